@@ -1,0 +1,93 @@
+"""Runs a cocotb test module against a component, on Icarus and on Verilator."""
+import hashlib
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import cocotb
+import pytest
+from cocotb.clock import Clock
+from cocotb.triggers import ClockCycles
+from cocotb_tools.runner import get_runner
+
+from chiplets import verilog
+from cosim.build.tools import verilator_environment
+
+CACHE = Path(os.environ.get("MXLET_BUILD", Path(__file__).parents[1] / "build")) / "blocks"
+ARGS = {
+    "icarus": ["-g2012"],
+    "verilator": ["--x-assign", "fast", "--x-initial", "fast", "-Wno-fatal", "-Wno-WIDTH",
+                  "-CFLAGS", "-std=c++20 -O1"],
+}
+
+
+async def reset(dut, *low, period_ns=2):
+    """Start the clock, drive the given inputs to 0 and hold the reset for two cycles."""
+    cocotb.start_soon(Clock(dut.clk, period_ns, unit="ns").start())
+    for signal in low:
+        signal.value = 0
+    dut.rst.value = 1
+    await ClockCycles(dut.clk, 2)
+    dut.rst.value = 0
+    await ClockCycles(dut.clk, 1)
+
+
+def simulators():
+    """Simulators to run on; Icarus only where it is installed."""
+    return ["icarus", "verilator"] if shutil.which("iverilog") else ["verilator"]
+
+
+def on_simulators(function):
+    """Parametrise a pytest function over the simulators; without Icarus, skip it with a reason."""
+    missing = pytest.mark.skipif(not shutil.which("iverilog"),
+                                 reason="Icarus is not installed: apt-get install iverilog")
+    return pytest.mark.parametrize(
+        "simulator", [pytest.param("icarus", marks=missing), "verilator"])(function)
+
+
+def run(component, *, test_module, build_dir, simulator="verilator", testcase=None, env=None,
+        trace=False):
+    """Run the cocotb tests of ``test_module`` with ``component`` as ``dut``; fail if any fails.
+
+    The build is kept under ``build/blocks`` by the hash of the Verilog, and shared by tests.
+    ``env`` reaches the test through ``os.environ``. An ``Assert`` that fired fails the run even
+    where the simulator only prints it.
+    """
+    source = verilog.write(component, name="dut", path=Path(build_dir) / "dut.v")
+    text = source.read_text()
+    digest = hashlib.sha256((text + simulator + repr(ARGS) + str(trace)).encode()).hexdigest()[:16]
+    built = CACHE / f"{simulator}_{digest}"
+    old_env = dict(os.environ)
+    os.environ.update(verilator_environment())
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    try:
+        runner = get_runner(simulator)
+        if not (built / "done").exists():
+            shutil.rmtree(built, ignore_errors=True)
+            built.mkdir(parents=True)
+            shutil.copy(source, built / "dut.v")
+            runner.build(sources=[built / "dut.v"], hdl_toplevel="dut", build_dir=built,
+                         build_args=ARGS[simulator], timescale=("1ns", "1ps"), waves=trace,
+                         log_file=built / "build.log")
+            (built / "done").touch()
+        else:  # the runner takes these from build(): the test step needs them too
+            runner.build(sources=[built / "dut.v"], hdl_toplevel="dut", build_dir=built,
+                         build_args=ARGS[simulator], timescale=("1ns", "1ps"), waves=trace,
+                         log_file=built / "build.log")
+        log = Path(build_dir) / "test.log"
+        results = runner.test(hdl_toplevel="dut", test_module=test_module, build_dir=built,
+                              test_dir=build_dir, testcase=testcase, extra_env=env or {},
+                              results_xml=str(Path(build_dir) / "results.xml"), log_file=log)
+    finally:
+        os.environ.clear()
+        os.environ.update(old_env)
+    output = log.read_text()
+    if re.search(r"(?m)^ERROR: .*(assert|Assert)|Assertion failed", output):
+        pytest.fail(f"an assertion of the design fired, see {log}:\n{output[-2000:]}")
+    xml = Path(results).read_text()
+    if "<testcase" not in xml:
+        pytest.fail(f"no test ran, see {log}:\n{output[-2000:]}")
+    if "<failure" in xml or "<error" in xml:
+        pytest.fail(f"cocotb tests failed, see {log}:\n{output[-4000:]}")
