@@ -161,3 +161,29 @@ def wrapped(grant, offset):
     """Line number of ``offset`` lines into a granted operand; ``offset`` is less than the CB."""
     line = grant.start + offset
     return Mux(line >= grant.limit, line - (grant.limit - grant.base), line)
+
+
+class PePort(wiring.Signature):
+    """Everything that leaves a PE, seen by the PE.
+
+    ``launch``: starts a program; ready only while the PE is idle. ``report``: how it ended, one
+    per launch. ``arrive``: one cycle at each barrier reached; ``proceed``: one cycle, lets the
+    PE leave the barrier it arrived at. ``abort``: one cycle; the program ends with ``ABORTED``.
+    ``request``/``response``: the PE's accesses to memory; responses in any order, by tag.
+    ``access``/``access_response``: accesses of others to the PE's register window.
+    ``idle``: no program runs. ``trace``: see docs/programming-model.md.
+    """
+
+    def __init__(self):
+        super().__init__({
+            "launch": In(stream.Signature(launch_layout())),
+            "report": Out(stream.Signature(report_layout())),
+            "arrive": Out(1), "proceed": In(1), "abort": In(1),
+            "request": Out(stream.Signature(request_layout())),
+            "response": In(stream.Signature(response_layout())),
+            "access": In(stream.Signature(request_layout())),
+            "access_response": Out(stream.Signature(response_layout())),
+            "idle": Out(1), "trace": Out(16)})
+
+    def __eq__(self, other):
+        return isinstance(other, PePort)
