@@ -1,0 +1,138 @@
+"""Builds the program of one PE: circular buffers by name, commands by method."""
+import numpy as np
+
+from host.isa import (
+    LINE,
+    Binary,
+    Format,
+    Function,
+    Op,
+    Operand,
+    Reduce,
+    Rule,
+    Source1,
+    ceil,
+    command,
+    float_word,
+    lines,
+    scale_stride,
+)
+
+
+class Program:
+    """Commands of one PE, in order, with its local memory divided into circular buffers.
+
+    ``buffer`` allocates a CB; ``phase`` ends the use of all of them (a barrier or a fence) and
+    starts a new division. Sizes are in lines unless a name says bytes.
+    :exc:`ValueError` if the buffers of a phase do not fit into local memory.
+    """
+
+    def __init__(self, *, local_lines=8192, buffers=32):
+        self.local_lines = local_lines
+        self.buffers = buffers
+        self.commands = []
+        self._next_cb = self._next_line = 0
+
+    def words(self):
+        """Return the program as an array of [commands, 16] words, ``END`` included."""
+        return np.stack([*self.commands, command(Op.END)])
+
+    def add(self, *args, **fields):
+        self.commands.append(command(*args, tag=len(self.commands) & 0xffff, **fields))
+
+    def phase(self, *, barrier):
+        self.add(Op.BARRIER if barrier else Op.FENCE)
+        self._next_cb = self._next_line = 0
+
+    def buffer(self, size):
+        """Allocate a circular buffer of ``size`` lines and return its number."""
+        size = max(size, 1)
+        if self._next_cb == self.buffers:
+            raise ValueError(f"A phase has at most {self.buffers} circular buffers")
+        if self._next_line + size > self.local_lines:
+            raise ValueError(f"Circular buffers need {self._next_line + size} lines, local memory "
+                             f"has {self.local_lines}")
+        cb = self._next_cb
+        self.add(Op.CB_CONFIG, w1=cb, w2=self._next_line, w3=size)
+        self._next_cb += 1
+        self._next_line += size
+        return cb
+
+    def dma_in(self, dst, remote, *, rows=1, row_bytes, remote_stride=0, local_stride=0, offset=0):
+        self._dma(Op.DMA_IN, dst, remote, rows, row_bytes, remote_stride, local_stride, offset)
+
+    def dma_out(self, src, remote, *, rows=1, row_bytes, remote_stride=0, local_stride=0,
+                offset=0):
+        self._dma(Op.DMA_OUT, src, remote, rows, row_bytes, remote_stride, local_stride, offset)
+
+    def gather(self, dst, index, remote, *, rows, row_bytes, remote_stride, local_stride):
+        self._dma(Op.GATHER, dst, remote, rows, row_bytes, remote_stride, local_stride, 0, index)
+
+    def _dma(self, op, local, remote, rows, row_bytes, remote_stride, local_stride, offset,
+             index=None):
+        self.add(op, w2=local, w4=remote, w5=remote >> 32, w6=rows, w7=row_bytes,
+                 w8=remote_stride, w9=local_stride, w10=offset, w12=index)
+
+    def load_a(self, elements, scales, *, form, rows, blocks, stride, scale_stride=0):
+        self.add(Op.LOAD_A, w1=form, w2=elements, w4=scales, w8=rows | blocks << 16,
+                 w9=stride | scale_stride << 16)
+
+    def dot(self, elements, scales, out, *, a, b, columns, blocks, stride, out_stride,
+            scale_stride=0, release_a=True, accumulate=False):
+        self.add(Op.DOT, w1=a | b << 4 | release_a << 8 | accumulate << 9, w2=elements, w4=scales,
+                 w6=out, w8=columns | blocks << 16, w9=stride | scale_stride << 16,
+                 w10=out_stride)
+
+    def simd(self, src, dst, *, rows, columns, src1=None, mode=Source1.FULL, op=Binary.NONE,
+             affine=None, function=Function.NONE, reduce=Reduce.NONE, src_format=Format.FP32,
+             src1_format=Format.FP32, form=Format.FP32, rule=Rule.FLOOR, scales=None,
+             stride=None, stride1=None, dst_stride=None, dst_scale_stride=None, seed=None):
+        """Append a SIMD command; strides default to dense rows that start on lines."""
+        def dense(f):
+            return lines(f.row_bytes(columns))
+        stride = dense(src_format) if stride is None else stride
+        stride1 = dense(src1_format) if stride1 is None else stride1
+        dst_stride = dense(form) if dst_stride is None else dst_stride
+        dst_scale_stride = scale_stride(columns) if dst_scale_stride is None else dst_scale_stride
+        factor, addend = affine or (1.0, 0.0)
+        self.add(Op.SIMD, w1=(src_format | src1_format << 4 | form << 8 | op << 12
+                              | function << 16 | reduce << 20 | mode << 22 | rule << 24
+                              | (seed is not None) << 27 | (affine is not None) << 28),
+                 w2=src, w4=src1, w6=dst, w8=rows | columns << 16, w9=stride | stride1 << 16,
+                 w10=dst_stride | dst_scale_stride << 16,
+                 w11=float_word(factor), w12=float_word(addend), w13=scales, w15=seed)
+
+    def transpose(self, src, dst, *, rows, columns, element_bytes, src_stride, dst_stride):
+        self.add(Op.TRANSPOSE, w1=element_bytes, w2=src, w4=dst, w8=rows | columns << 16,
+                 w9=src_stride | dst_stride << 16)
+
+
+def table(programs, *, base):
+    """Programs of several PEs as one block of memory that starts with the program table.
+
+    Parameters
+    ----------
+    programs : dict
+        PE number to :class:`Program`.
+    base : int
+        Device address where the block will lie, a multiple of 64.
+
+    Returns the block as bytes; its first line is the program table of a launch.
+    """
+    if base % LINE:
+        raise ValueError(f"Program table must start on a line, not at {base:#x}")
+    entries, parts, at = np.zeros(16, np.uint32), [], 1
+    for pe, program in programs.items():
+        words = program.words()
+        entries[pe] = at
+        at += len(words)
+        parts.append(words)
+    return np.concatenate([entries[None], *parts]).astype("<u4").tobytes()
+
+
+def use(cb, *, offset=0, wait=0, release=0):
+    """Short for an :class:`Operand`."""
+    return Operand(cb, offset, wait, release)
+
+
+__all__ = ["Program", "ceil", "table", "use"]
