@@ -1,0 +1,142 @@
+"""Books of a DMA unit: tags under way, the jobs they belong to, and how those ended."""
+from amaranth import *
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.pe.frontend import fault_layout
+from rtl.pe.interfaces import AccessError, ErrorCode
+
+TAGS = 32
+
+
+class Transfers(wiring.Component):
+    """Follows up to two jobs and up to 32 transfers, and reports the ends of jobs in order.
+
+    A job ends when its last transfer was issued and all of them have been retired. After a
+    transfer failed no more may be issued, and the job ends with a fault when every transfer under
+    way has come back. ``clear`` forgets the jobs; transfers that are then still under way come
+    back unnoticed before the next job can begin. Tags are given out in turn. Source: this
+    project's choice.
+
+    Members
+    -------
+    free : Out(1)
+        A job may begin.
+    begin : In(1)
+        It does, with what :attr:`refused` says. Only while ``free``.
+    refused : In(fault_layout())
+        The job has a bad field; no transfer of it will be issued.
+    slot : Out(1)
+        Number of the job that begins next.
+    open : Out(1)
+        A job is under way.
+    tag_free, tag : Out(1), Out(5)
+        A transfer may be issued, and its tag.
+    issue, issue_slot, issue_last, issue_bytes : In(1), In(1), In(1), In(7)
+        A transfer of a job, whether it is the job's last, and its size [byte].
+    answer, answer_tag : In(1), In(5)
+        A tag came back.
+    retire, retire_slot, retire_error : In(1), In(1), In(AccessError)
+        The last effect of a transfer has happened.
+    pending : In(1)
+        A transfer that was answered is not yet retired.
+    clear, launch : In(1)
+        As in :class:`UnitPort`.
+    failed : Out(1)
+        A transfer has failed: issue no more.
+    discard : Out(1)
+        Answers belong to forgotten jobs.
+    done, fault : Out(1), Out(fault_layout())
+        The oldest job ended. A fault stays until ``clear``.
+    outstanding : Out(1)
+        A transfer is under way.
+    moved_lines, moved_bytes : Out(32)
+        Transfers issued and their bytes since ``launch``.
+    """
+
+    free: Out(1)
+    begin: In(1)
+    refused: In(fault_layout())
+    slot: Out(1)
+    open: Out(1)
+    tag_free: Out(1)
+    tag: Out(range(TAGS))
+    issue: In(1)
+    issue_slot: In(1)
+    issue_last: In(1)
+    issue_bytes: In(7)
+    answer: In(1)
+    answer_tag: In(range(TAGS))
+    retire: In(1)
+    retire_slot: In(1)
+    retire_error: In(AccessError)
+    pending: In(1)
+    clear: In(1)
+    launch: In(1)
+    failed: Out(1)
+    discard: Out(1)
+    done: Out(1)
+    fault: Out(fault_layout())
+    outstanding: Out(1)
+    moved_lines: Out(32)
+    moved_bytes: Out(32)
+
+    def elaborate(self, platform):
+        m = Module()
+        oldest, stopped, busy = Signal(), Signal(), Signal(TAGS)
+        jobs = [Signal(data.StructLayout({
+            "open": 1, "final": 1, "left": range(TAGS + 1), "code": ErrorCode, "field": 8}),
+            name=f"job{n}") for n in range(2)]
+        first = Signal(jobs[0].shape())
+        m.d.comb += first.eq(Mux(oldest, jobs[1].as_value(), jobs[0].as_value()))
+
+        settled = (jobs[0].left == 0) & (jobs[1].left == 0)
+        faulty = first.code != ErrorCode.OK
+        next_open = Mux(self.slot, jobs[1].open, jobs[0].open)
+        m.d.comb += [
+            self.free.eq(~next_open & ~stopped & ~self.discard),
+            self.open.eq(jobs[0].open | jobs[1].open),
+            self.tag_free.eq(~busy.bit_select(self.tag, 1) & ~self.failed & ~self.discard),
+            self.outstanding.eq(busy.any() | self.pending),
+            self.done.eq(first.open & first.final & (first.left == 0) & ~faulty),
+            self.fault.valid.eq(first.open & faulty & settled),
+            self.fault.code.eq(first.code), self.fault.field.eq(first.field),
+        ]
+        m.d.sync += busy.eq((busy | Mux(self.issue, 1 << self.tag, 0))
+                            & ~Mux(self.answer, 1 << self.answer_tag, 0))
+        with m.If(self.issue):
+            m.d.sync += [self.tag.eq(self.tag + 1), self.moved_lines.eq(self.moved_lines + 1),
+                         self.moved_bytes.eq(self.moved_bytes + self.issue_bytes)]
+
+        for number, job in enumerate(jobs):
+            issued = self.issue & (self.issue_slot == number)
+            retired = self.retire & (self.retire_slot == number) & ~self.discard
+            m.d.sync += job.left.eq(job.left + issued - retired)
+            with m.If(issued & self.issue_last):
+                m.d.sync += job.final.eq(1)
+            with m.If(retired & (self.retire_error != AccessError.NONE)):
+                m.d.sync += self.failed.eq(1)
+                with m.If(job.code == ErrorCode.OK):
+                    m.d.sync += job.code.eq(Mux(self.retire_error == AccessError.POISON,
+                                                ErrorCode.POISON, ErrorCode.BAD_ADDRESS))
+            with m.If(self.done & (oldest == number)):
+                m.d.sync += job.open.eq(0)
+            with m.If(self.begin & (self.slot == number)):
+                m.d.sync += [job.open.eq(1), job.final.eq(0), job.field.eq(self.refused.field),
+                             job.code.eq(Mux(self.refused.valid, self.refused.code,
+                                             ErrorCode.OK))]
+        with m.If(self.begin):
+            m.d.sync += [self.slot.eq(~self.slot), stopped.eq(self.refused.valid)]
+        with m.If(self.failed):
+            m.d.sync += stopped.eq(1)
+        with m.If(self.done):
+            m.d.sync += oldest.eq(~oldest)
+        with m.If(~self.outstanding):
+            m.d.sync += self.discard.eq(0)
+        with m.If(self.clear):
+            m.d.sync += [job.eq(0) for job in jobs]
+            m.d.sync += [self.slot.eq(0), oldest.eq(0), stopped.eq(0), self.failed.eq(0),
+                         self.discard.eq(self.outstanding | self.issue)]
+        with m.If(self.launch):
+            m.d.sync += [self.moved_lines.eq(0), self.moved_bytes.eq(0)]
+        return m

@@ -1,0 +1,258 @@
+"""Tests of rtl/pe/dma_in.py: the cocotb tests, then the pytest function that runs them."""
+import random
+
+import cocotb
+import numpy as np
+
+from cosim.golden.moves import Rows, rows_in
+from rtl.pe.dma_in import DmaIn
+from rtl.pe.interfaces import ErrorCode
+from testbenches import sim
+from testbenches.pe.unit_bench import Bench, command, error_of, operand, seed
+
+LINES = 64
+DATA, INDEX = 3, 5
+BUFFERS = {DATA: [5, 31], INDEX: [40, 9]}
+
+
+def dma(rows, *, tag=0, offset=0, release=0, indexed=None):
+    """``DMA_IN``, or ``GATHER`` with the offset of its index operand."""
+    words = {"w4": rows.address, "w5": rows.address >> 32, "w6": rows.rows, "w7": rows.row_bytes,
+             "w8": rows.stride, "w9": rows.local_stride, "w10": rows.offset}
+    if indexed is not None:
+        words |= operand(12, INDEX, offset=indexed)
+    return command(0x10 if indexed is None else 0x12, tag,
+                   **operand(2, DATA, offset=offset, release=release), **words)
+
+
+async def new_bench(dut, **options):
+    seed()
+    bench = Bench(dut, lines=LINES, buffers=BUFFERS, **options)
+    await bench.start()
+    return bench
+
+
+def some_rows(far_bytes):
+    """Rows that fit the CB once, so that no byte is written twice by one job."""
+    row_bytes = random.choice([1, 5, 63, 64, 65, 128, 192, random.randint(1, 400)])
+    rows = random.randint(1, max(1, 1500 // (row_bytes + 64)))
+    local_stride = row_bytes + random.choice([0, 0, 1, -row_bytes % 64, 64])
+    stride = random.choice([row_bytes, 64, -64, random.randint(-700, 700)])
+    return Rows(address=far_bytes // 2 + random.choice([0, random.randint(0, 63)]), rows=rows,
+                row_bytes=row_bytes, stride=stride, local_stride=local_stride,
+                offset=random.choice([0, random.randint(0, 200)]))
+
+
+@cocotb.test()
+@cocotb.parametrize(ready=[0.35, 0.8, 1.0])
+async def rows_of_every_alignment_arrive(dut, ready):
+    """Random jobs, answers in any order; afterwards every byte of local memory is as modelled."""
+    bench = await new_bench(dut, ready=ready)
+    for _ in range(4):
+        expected = bench.local.copy()
+        for _ in range(3):
+            rows, offset = some_rows(len(bench.far)), random.randint(0, 9)
+            indexed = indices = None
+            if random.getrandbits(1):
+                indexed = random.randint(0, 8)
+                indices = np.random.randint(0, 20, rows.rows).tolist()
+                where = bench.place(INDEX, 0, indexed).bytes(0, 4 * rows.rows)
+                words = np.frombuffer(np.array(indices, "<u4").tobytes(), np.uint8)
+                bench.local[where] = expected[where] = words
+            # Jobs overlap in time but must not overlap in place: each ends before the next.
+            rows_in(expected, bench.far, rows, bench.place(DATA, 1, offset), indices)
+            bench.commands.append(dma(rows, offset=offset, indexed=indexed, release=2))
+            await bench.finish()
+        assert np.array_equal(bench.local, expected)
+    assert bench.releases == [(DATA, 1, 2)] * 12
+
+
+@cocotb.test()
+@cocotb.parametrize(row_bytes=[64, 640], skew=[0, 9])
+async def rows_move_a_line_a_cycle_when_aligned_alike(dut, row_bytes, skew):
+    """30 lines cost 30 cycles and the latency, whatever the length of the rows."""
+    bench = await new_bench(dut, ready=1.0, in_order=True, latency=(8, 8))
+    rows = 1920 // row_bytes
+    if skew:
+        rows, row_bytes = rows - 1, row_bytes - skew
+    job = Rows(address=1024 + skew, rows=rows, row_bytes=row_bytes, stride=row_bytes + skew,
+               local_stride=row_bytes + skew, offset=skew)
+    expected = bench.local.copy()
+    rows_in(expected, bench.far, job, bench.place(DATA, 1))
+    bench.commands.append(dma(job))
+    await bench.until(lambda: bench.requests)
+    begin = bench.cycle
+    await bench.until(lambda: dut.unit__idle.value)
+    lines = len(bench.requests)
+    assert bench.writes == lines == rows * -(-(row_bytes + skew) // 64)
+    assert bench.cycle - begin <= lines + 16
+    assert np.array_equal(bench.local, expected)
+
+
+@cocotb.test()
+async def gathered_one_line_rows_follow_each_other(dut):
+    bench = await new_bench(dut, ready=1.0, in_order=True, latency=(8, 8))
+    bench.local[40 * 64:44 * 64] = np.frombuffer(np.arange(64, dtype="<u4").tobytes(), np.uint8)
+    bench.commands.append(dma(Rows(address=0, rows=31, row_bytes=64, stride=192, local_stride=64),
+                              indexed=0))
+    await bench.until(lambda: bench.requests)
+    begin = bench.cycle
+    await bench.finish()
+    assert [r["address"] for r in bench.requests] == [192 * n for n in range(31)]
+    assert bench.cycle - begin <= 31 + 2 + 18
+
+
+@cocotb.test()
+async def thirty_two_reads_are_under_way_and_no_more(dut):
+    bench = await new_bench(dut, ready=1.0)
+    bench.silent = True
+    bench.commands += [dma(Rows(address=0, rows=1, row_bytes=20 * 64), tag=1, release=1),
+                       dma(Rows(address=4096, rows=1, row_bytes=31 * 64), tag=2, release=2)]
+    for _ in range(80):
+        await bench.step()
+    assert len(bench.pending) == 32, "the second job's reads start behind those of the first"
+    assert [r["address"] for r in bench.requests[20:22]] == [4096, 4160]
+    assert dut.outstanding.value and not dut.unit__idle.value
+    bench.silent = False
+    await bench.finish()
+    assert bench.most == 32 and len(bench.requests) == 51 and not dut.outstanding.value
+    assert bench.releases == [(DATA, 1, 1), (DATA, 1, 2)]
+
+
+@cocotb.test()
+async def jobs_end_in_order_and_only_when_written(dut):
+    """The second job is answered first, yet nothing is released before the first has ended."""
+    bench = await new_bench(dut, ready=0.6)
+    bench.silent = True
+    first, second = Rows(address=0, rows=1, row_bytes=256), Rows(address=4096, rows=1, row_bytes=64)
+    bench.commands += [dma(first, release=4), dma(second, offset=1, release=1)]
+    await bench.until(lambda: len(bench.requests) == 5)
+    bench.pending, late = bench.pending[4:], bench.pending[:4]
+    bench.silent = False
+    for _ in range(40):
+        await bench.step()
+    assert not bench.releases and bench.writes == 1 and dut.outstanding.value
+    for entry in reversed(late):
+        assert not bench.releases
+        bench.pending.append(entry)
+        before = bench.writes
+        await bench.until(lambda before=before: bench.writes > before)
+    await bench.finish()
+    assert bench.releases == [(DATA, 1, 4), (DATA, 1, 1)]
+
+
+@cocotb.test()
+@cocotb.parametrize(case=[
+    (5, {"address": 1 << 48}), (6, {"rows": 0}), (7, {"row_bytes": 0}),
+    (9, {"rows": 2, "local_stride": 31 * 64}), (10, {"offset": 31 * 64}), (12, None)])
+async def bad_field_is_refused_after_the_job_before_it(dut, case):
+    field, change = case
+    bench = await new_bench(dut)
+    good = Rows(address=0, rows=3, row_bytes=100, stride=100, local_stride=100)
+    expected = bench.local.copy()
+    rows_in(expected, bench.far, good, bench.place(DATA, 1))
+    if change is None:
+        bad = command(0x12, 7, **operand(2, DATA), w6=1, w7=1)
+    else:
+        bad = dma(Rows(**({"address": 0, "rows": 1, "row_bytes": 8} | change)), tag=7)
+    bench.commands += [dma(good, tag=6, release=5), bad, dma(good, tag=8)]
+    assert await bench.fail() == (ErrorCode.BAD_FIELD.value, field, 7)
+    for _ in range(30):
+        await bench.step()
+    assert np.array_equal(bench.local, expected) and len(bench.requests) == 7
+    assert bench.releases == [(DATA, 1, 5)]
+    await bench.clear()
+    await bench.step()
+    bench.commands.append(dma(good, tag=9, release=3))
+    await bench.finish()
+    assert bench.releases[1:] == [(DATA, 1, 3)]
+
+
+@cocotb.test()
+async def largest_stride_and_offset_are_taken(dut):
+    bench = await new_bench(dut)
+    job = Rows(address=77, rows=5, row_bytes=1, stride=70, local_stride=31 * 64 - 1,
+               offset=31 * 64 - 1)
+    expected = bench.local.copy()
+    rows_in(expected, bench.far, job, bench.place(DATA, 1, 30))
+    bench.commands.append(dma(job, offset=30))
+    one = Rows(address=0, rows=1, row_bytes=9, local_stride=1 << 30, offset=900)
+    rows_in(expected, bench.far, one, bench.place(DATA, 1))
+    await bench.finish()
+    bench.commands.append(dma(one))  # a single row has no stride
+    await bench.finish()
+    assert np.array_equal(bench.local, expected)
+
+
+@cocotb.test()
+@cocotb.parametrize(error=[1, 2], job=[0, 1])
+async def error_response_stops_the_unit_when_all_have_come_back(dut, error, job):
+    bench = await new_bench(dut, latency=(30, 60))
+    rows = [Rows(address=8192 * n, rows=3, row_bytes=640, stride=640, local_stride=640)
+            for n in range(2)]
+    bench.faults = {8192 * job + 64 * n: error for n in (7, 9, 12)}
+    bench.commands += [dma(r, tag=40 + n, release=n + 1) for n, r in enumerate(rows)]
+    code = ErrorCode.BAD_ADDRESS if error == 1 else ErrorCode.POISON
+    assert await bench.fail() == (code.value, 0, 40 + job)
+    assert not bench.pending and not dut.outstanding.value
+    before = len(bench.requests)
+    for _ in range(50):
+        await bench.step()
+    assert len(bench.requests) == before and bench.releases == [(DATA, 1, 1)][:job]
+    bench.faults = {}
+    await bench.clear()
+    await bench.step()
+    expected = bench.local.copy()
+    rows_in(expected, bench.far, rows[1], bench.place(DATA, 1))
+    bench.commands.append(dma(rows[1]))
+    await bench.finish()
+    assert np.array_equal(bench.local, expected)
+
+
+@cocotb.test()
+@cocotb.parametrize(wait=[20, 26, 33, 60])
+async def clear_under_way_drops_the_answers_that_are_left(dut, wait):
+    """Whatever is under way at ``clear``, no later job is disturbed by it."""
+    bench = await new_bench(dut, latency=(10, 60))
+    job = Rows(address=5, rows=3, row_bytes=600, stride=600, local_stride=600)
+    bench.commands += [dma(job, tag=1), dma(job, tag=2)]
+    for _ in range(wait):
+        await bench.step()
+    await bench.clear()
+    old = {id(entry) for entry in bench.pending}
+    await bench.step()
+    await bench.step()
+    expected, written = bench.local.copy(), bench.writes
+    later = Rows(address=9000, rows=4, row_bytes=333, stride=-64, local_stride=340)
+    rows_in(expected, bench.far, later, bench.place(DATA, 1, 2))
+    bench.commands.append(dma(later, offset=2, release=4))
+    await bench.until(lambda: not any(id(entry) in old for entry in bench.pending))
+    await bench.finish()
+    assert bench.writes >= written and np.array_equal(bench.local, expected)
+    assert bench.releases[-1] == (DATA, 1, 4) and error_of(dut)[0] == 0
+
+
+@cocotb.test()
+async def counters_count_lines_bytes_and_states(dut):
+    bench = await new_bench(dut, ready=1.0, latency=(40, 40))
+    bench.commands.append(dma(Rows(address=60, rows=2, row_bytes=100, stride=128)))
+    await bench.finish()
+
+    def words():
+        value = int(dut.unit__counters.value)
+        return [value >> (32 * n) & 0xFFFFFFFF for n in range(16)]
+
+    busy, starved, blocked, ended, lines, moved = words()[:6]
+    assert (ended, lines, moved) == (1, 6, 200)
+    assert 12 <= busy <= 26 and 30 <= starved <= 45 and blocked <= 2
+    dut.unit__launch.value = 1
+    await bench.step()
+    dut.unit__launch.value = 0
+    await bench.step()
+    await bench.step()
+    assert words() == [0] * 16
+
+
+@sim.on_simulators
+def test_dma_in(tmp_path, simulator):
+    sim.run(DmaIn(lines=LINES), test_module=__name__, build_dir=tmp_path, simulator=simulator)
