@@ -10,6 +10,11 @@ def lanes(a, b):
     return LANES if a == b == Format.E2M1 else 1
 
 
+def upper(value, divisor):
+    """Quotient rounded up."""
+    return (value + divisor - 1) // divisor
+
+
 def split(total, parts):
     """Cut ``range(total)`` into ``parts`` runs whose sizes differ by at most one."""
     bounds = [total * i // parts for i in range(parts + 1)]
@@ -25,8 +30,8 @@ def partition(m, n, pes, group):
 
     def cost(m_parts):
         n_parts = pes // m_parts
-        rows = -(-(-(-m // m_parts)) // group)
-        share = -(-tiles // n_parts)
+        rows = upper(upper(m, m_parts), group)
+        share = upper(tiles, n_parts)
         return rows * share, share * ROWS + rows * group
     factors = [f for f in range(1, pes + 1) if pes % f == 0]
     m_parts = min(factors, key=cost)
@@ -72,8 +77,8 @@ def _plan(x, w, chunks, m, tiles, group, budget):
         rows = int((budget - weights - 64) // (2 * x_lines + 4))
         rows = rows // group * group
         if rows >= min(m, 8 * group):
-            parts = max(-(-m // rows), min(3, -(-m // (8 * group))))
-            return -(-(-(-m // parts)) // group) * group, held
+            parts = max(upper(m, rows), min(3, upper(m, 8 * group)))
+            return upper(upper(m, parts), group) * group, held
     raise ValueError("A tile of the product does not fit into local memory")
 
 

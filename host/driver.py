@@ -1,0 +1,273 @@
+"""Driver of a package: device memory, copies, streams, events, launches, time-outs."""
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from host.isa import LINE, Code, Region, Submission, Unit, address, ceil
+from host.program import table
+from host.tensor import Tensor
+
+STREAMS = 4
+RING_LOG2 = 6
+DEFAULT_TIMEOUT = 20_000_000    # cycles; this project's choice
+
+
+class DeviceError(RuntimeError):
+    """A submission ended with an error; the message is one sentence."""
+
+    def __init__(self, completion, what):
+        self.completion = completion
+        c = completion
+        where = f"die {c.die}"
+        if c.failed:
+            where += f", PE {c.pe}, unit {Unit(c.unit).name}"
+        super().__init__(f"{what} ended with {Code(c.code).name} ({where}, command {c.command}, "
+                         f"field {c.field})")
+
+
+class DeviceTimeout(RuntimeError):
+    """Submissions did not complete in time; the message names them."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A completion entry, decoded (see docs/programming-model.md)."""
+
+    tag: int
+    code: int
+    command: int
+    unit: int
+    field: int
+    die: int
+    pe: int
+    failed: int
+    cycles: int
+
+    @classmethod
+    def decode(cls, words):
+        a, b, c, d = (int(w) for w in words)
+        return cls(a & 0xffff, a >> 16 & 0xff, b & 0xffff, b >> 16 & 15, b >> 20 & 0xff, b >> 28,
+                   c & 0xff, c >> 16, d)
+
+
+@dataclass
+class Event:
+    """Something submitted; done when its completion has been seen."""
+
+    device: "Device"
+    what: str
+    stream: int
+    completion: Completion | None = None
+    finish: list = field(default_factory=list)
+
+    @property
+    def done(self):
+        return self.completion is not None
+
+    def wait(self, timeout=DEFAULT_TIMEOUT):
+        """Run the package until this is done; :exc:`DeviceError` if it failed."""
+        self.device.run_until(lambda: self.done, timeout)
+        if self.completion.code != Code.OK:
+            raise DeviceError(self.completion, self.what)
+        return self.completion
+
+
+class Heap:
+    """First-fit allocator of a window of memory, in lines."""
+
+    def __init__(self, base, size):
+        self.free = [(base, size)]
+        self.used = {}
+
+    def alloc(self, size):
+        """Address of ``size`` bytes on a line; :exc:`MemoryError` if there is no such gap."""
+        size = max(ceil(size, LINE), LINE)
+        for i, (base, gap) in enumerate(self.free):
+            if gap >= size:
+                self.free[i:i + 1] = [(base + size, gap - size)] if gap > size else []
+                self.used[base] = size
+                return base
+        raise MemoryError(f"No {size} bytes are free in one piece; "
+                          f"the largest gap has {max((g for _, g in self.free), default=0)}")
+
+    def release(self, base):
+        size = self.used.pop(base)
+        self.free = sorted([*self.free, (base, size)])
+        merged = []
+        for start, gap in self.free:
+            if merged and sum(merged[-1]) == start:
+                merged[-1] = (merged[-1][0], merged[-1][1] + gap)
+            else:
+                merged.append((start, gap))
+        self.free = merged
+
+
+class Device:
+    """A package behind a transport that gives registers, host memory and time.
+
+    Parameters
+    ----------
+    transport
+        ``read_register(name)``, ``write_register(name, value)``, ``host_memory`` (bytes as a numpy
+        array), ``run_until_interrupt(max_cycles)``, ``cycle``, and ``configuration`` with ``dies``,
+        ``pes`` (a die), ``sram_bytes`` and ``hbm_bytes`` (a die).
+    """
+
+    def __init__(self, transport):
+        self.transport = transport
+        self.configuration = transport.configuration
+        entries = 1 << RING_LOG2
+        self.ring, self.host = 0, transport.host_memory
+        self.completions = entries * LINE
+        base = ceil(self.completions + entries * 16, LINE)
+        self.host_heap = Heap(base, len(self.host) - base)
+        self.heaps = {(die, region): Heap(0, size) for die in range(self.configuration.dies)
+                      for region, size in ((Region.SRAM, self.configuration.sram_bytes),
+                                           (Region.HBM, self.configuration.hbm_bytes))}
+        self.pending, self.tail, self.seen, self.tag = {}, 0, 0, 0
+        self.order = deque()
+        for name, value in (("submission_base_lo", self.ring), ("submission_base_hi", 0),
+                            ("submission_size", RING_LOG2),
+                            ("completion_base_lo", self.completions), ("completion_base_hi", 0),
+                            ("completion_size", RING_LOG2), ("interrupt_enable", 1)):
+            transport.write_register(name, value)
+
+    @property
+    def dies(self):
+        return range(self.configuration.dies)
+
+    @property
+    def pes(self):
+        return list(range(self.configuration.pes))
+
+    def alloc(self, die, count, region=Region.SRAM):
+        """Device address of ``count`` free bytes on a line."""
+        return address(die, region, self.heaps[die, region].alloc(count))
+
+    def free(self, at):
+        self.heaps[at >> 44, Region(at >> 40 & 15)].release(at & (1 << 40) - 1)
+
+    def empty(self, die, rows, columns, form, region=Region.SRAM):
+        """Allocate a tensor."""
+        if rows < 1 or columns < 1:
+            raise ValueError(f"Shape must be positive, not {rows}x{columns}")
+        plain = Tensor(0, rows, columns, form, 0 if form.is_mx else None)
+        elements = self.alloc(die, plain.element_bytes, region)
+        scales = self.alloc(die, plain.scale_bytes, region) if form.is_mx else None
+        return Tensor(elements, rows, columns, form, scales)
+
+    def release(self, tensor):
+        self.free(tensor.address)
+        if tensor.scales is not None:
+            self.free(tensor.scales)
+
+    def write(self, at, data, *, stream=0):
+        """Copy bytes to the device; returns an :class:`Event`."""
+        data = np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)
+        staging = self.host_heap.alloc(len(data))
+        self.host[staging:staging + len(data)] = data
+        event = self._submit(Submission.COPY_IN, f"Copy of {len(data)} bytes to {at:#x}", stream,
+                             w2=staging, w4=at, w6=len(data))
+        event.finish.append(lambda: self.host_heap.release(staging))
+        return event
+
+    def read(self, at, count, *, stream=0, timeout=DEFAULT_TIMEOUT):
+        """Bytes of device memory; waits for what the stream was given before."""
+        staging = self.host_heap.alloc(count)
+        event = self._submit(Submission.COPY_OUT, f"Copy of {count} bytes from {at:#x}", stream,
+                             w2=staging, w4=at, w6=count)
+        try:
+            event.wait(timeout)
+            return self.host[staging:staging + count].copy()
+        finally:
+            if event.done:
+                self.host_heap.release(staging)
+
+    def put(self, packed, die, region=Region.SRAM, *, stream=0):
+        """Allocate a tensor and copy packed rows into it (see ``host.tensor.pack``)."""
+        tensor = self.empty(die, packed.rows, packed.columns, packed.format, region)
+        self.write(tensor.address, packed.elements, stream=stream)
+        if packed.scales is not None:
+            self.write(tensor.scales, packed.scales, stream=stream)
+        return tensor
+
+    def get(self, tensor, *, stream=0, timeout=DEFAULT_TIMEOUT):
+        """FP32 tensor as an array [rows, columns]."""
+        raw = self.read(tensor.address, tensor.element_bytes, stream=stream, timeout=timeout)
+        return raw.view("<f4").reshape(tensor.rows, -1)[:, :tensor.columns].copy()
+
+    def launch(self, die, programs, *, stream=0, watchdog=0):
+        """Copy programs (by PE) to the die's SRAM and start them; returns an :class:`Event`."""
+        if not programs:
+            raise ValueError("A launch needs the program of at least one PE")
+        size = LINE * (1 + sum(len(p.words()) for p in programs.values()))
+        base = self.alloc(die, size)
+        self.write(base, np.frombuffer(table(programs, base=base), np.uint8), stream=stream)
+        mask = sum(1 << pe for pe in programs)
+        event = self._submit(Submission.LAUNCH, f"Launch on die {die}", stream, w2=base,
+                             w3=base >> 32, w8=die | mask << 16, w9=watchdog)
+        event.finish.append(lambda: self.free(base))
+        return event
+
+    def _submit(self, opcode, what, stream, **words):
+        if not 0 <= stream < STREAMS:
+            raise ValueError(f"Stream must be 0 to {STREAMS - 1}, not {stream}")
+        entries = 1 << RING_LOG2
+        self.run_until(lambda: len(self.order) < entries - 1, DEFAULT_TIMEOUT)
+        self.tag = (self.tag + 1) & 0xffff
+        entry = np.zeros(16, "<u4")
+        entry[0] = opcode | stream << 8 | self.tag << 16
+        for name, value in words.items():
+            entry[int(name[1:])] = value & 0xffffffff
+            if name == "w4":
+                entry[5] = value >> 32
+        at = self.ring + self.tail * LINE
+        self.host[at:at + LINE] = entry.view(np.uint8)
+        self.tail = (self.tail + 1) % entries
+        event = self.pending[self.tag] = Event(self, what, stream)
+        self.order.append(self.tag)
+        self.transport.write_register("submission_tail", self.tail)
+        return event
+
+    def run_until(self, condition, timeout):
+        """Run the package until ``condition``; :exc:`DeviceTimeout` after ``timeout`` cycles."""
+        start = self.transport.cycle
+        self._collect()
+        while not condition():
+            left = timeout - (self.transport.cycle - start)
+            if left <= 0 or not self.order:
+                names = "; ".join(self.pending[t].what for t in list(self.order)[:4])
+                raise DeviceTimeout(f"After {self.transport.cycle - start} cycles these had not "
+                                    f"completed: {names or 'nothing was submitted'}")
+            self.transport.run_until_interrupt(left)
+            self.transport.write_register("interrupt_status", 1)
+            self._collect()
+
+    def _collect(self):
+        """Take the completions that have arrived, and give their ring entries back."""
+        entries, taken = 1 << RING_LOG2, False
+        while self.order:
+            index, phase = self.seen % entries, (self.seen // entries + 1) & 1
+            at = self.completions + 16 * index
+            words = self.host[at:at + 16].view("<u4")
+            if int(words[0]) >> 24 & 1 != phase:
+                break
+            completion = Completion.decode(words)
+            self.seen, taken = self.seen + 1, True
+            event = self.pending.pop(completion.tag, None)
+            if event is None:   # a completion that nobody waits for must not stop the others
+                continue
+            self.order.remove(completion.tag)
+            event.completion = completion
+            for action in event.finish:
+                action()
+        if taken:
+            self.transport.write_register("completion_head", self.seen % entries)
+
+    def synchronize(self, timeout=DEFAULT_TIMEOUT):
+        """Run until everything submitted is done; :exc:`DeviceError` for the first failure."""
+        events = [self.pending[t] for t in self.order]
+        self.run_until(lambda: not self.order, timeout)
+        for event in events:
+            event.wait()
