@@ -134,15 +134,26 @@ class BufferPort(wiring.Signature):
         return isinstance(other, BufferPort) and other.lines == self.lines
 
 
+class UnitState(enum.Enum, shape=2):
+    """What a unit does in a cycle, as counted and as traced."""
+
+    IDLE = 0
+    BUSY = 1
+    STARVED = 2     # a command waits for input
+    BLOCKED = 3     # a command waits for output
+
+
 class UnitPort(wiring.Signature):
     """Port of a unit towards the command processor, seen by the unit.
 
     ``command``: 64-byte commands (512 bits, word 0 lowest). ``idle``: nothing queued, under way or
     unreleased. ``waiting``/``waiting_buffer``: the CB that the unit waits for at the moment.
-    ``error``: sticky until ``clear``; a unit in error takes no more work. ``clear``: one or more cycles; returns the
-    unit to its reset state (the command processor first waits until no transfer is outstanding).
+    ``error``: sticky until ``clear``; a unit in error takes no more work. ``clear``: one or more
+    cycles; returns the unit to its reset state (the command processor first waits until no
+    transfer is outstanding).
     ``launch``: one cycle at the launch of a program; counters restart. ``counters``: a line of 16
-    32-bit words (0 busy, 1 starved, 2 blocked, 3 commands ended, the rest by unit).
+    32-bit words (0 busy, 1 starved, 2 blocked, 3 commands ended, the rest by unit). ``state``: what
+    the unit did in the cycle before.
     """
 
     def __init__(self):
@@ -151,7 +162,7 @@ class UnitPort(wiring.Signature):
             "idle": Out(1), "waiting": Out(1), "waiting_buffer": Out(range(BUFFERS)),
             "error": Out(data.StructLayout({"valid": 1, "code": ErrorCode, "field": 8,
                                             "tag": 16})),
-            "counters": Out(data.ArrayLayout(32, 16))})
+            "counters": Out(data.ArrayLayout(32, 16)), "state": Out(UnitState)})
 
     def __eq__(self, other):
         return isinstance(other, UnitPort)
