@@ -5,6 +5,28 @@ from pyosys import libyosys
 
 from rtl.common.place import Library, flat_ports
 
+LARGE_BITS = 1 << 19  # memories of this size on are written without an initial value of zero
+
+
+class LargeMemories:
+    """While entered, a large memory whose initial value is zero is written without one.
+
+    Amaranth lists every bit of it: 32 million for a bank of 4 MiB. Hardware has no such reset, and
+    Verilator starts from zero by itself.
+    """
+
+    def __enter__(self):
+        self.emit = emit = rtlil.ModuleEmitter.emit_memory
+
+        def emit_memory(module, index, cell):
+            if any(cell.init) or cell.width * cell.depth < LARGE_BITS:
+                emit(module, index, cell)
+
+        rtlil.ModuleEmitter.emit_memory = emit_memory
+
+    def __exit__(self, *_):
+        rtlil.ModuleEmitter.emit_memory = self.emit
+
 
 def to_rtlil(component, *, name, library):
     """RTLIL text of one component; what it places by ``Place`` goes to ``library``.
@@ -17,7 +39,8 @@ def to_rtlil(component, *, name, library):
     fragment.add_domains(domain)
     named = {port: (Value.cast(v), None) for port, _, v in flat_ports(component)}
     named |= {"clk": (domain.clk, None), "rst": (domain.rst, None)}
-    return rtlil.convert_fragment(fragment, ports=named, name=name, emit_src=False)[0]
+    with LargeMemories():
+        return rtlil.convert_fragment(fragment, ports=named, name=name, emit_src=False)[0]
 
 
 def modules(component, *, name):
