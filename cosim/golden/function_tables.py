@@ -1,8 +1,9 @@
 """Tables of the non-linear functions, derived from the functions' definitions.
 
 Each function has 128 segments. On a segment it is c0 + c1 u + c2 u^2 with u in [0, 1): the
-parabola through the function at the three Chebyshev nodes of the segment, its coefficients
-rounded to 27 fractional bits. Values come from ``decimal`` with 40 digits, so that every machine
+parabola through the function at the three Chebyshev nodes of the segment (of segment 0 of
+the first three: at its ends and its middle, so that powers of two are exact), its coefficients rounded to 27 fractional
+bits. Values come from ``decimal`` with 40 digits, so that every machine
 gets the same table. The method is this project's choice; tables of parabolas for such units are
 described in Pineiro et al., "High-Speed Function Approximation Using a Minimax Quadratic
 Interpolator", IEEE Trans. Computers 54(3), 2005.
@@ -68,6 +69,8 @@ def segment(function, index):
     """Coefficients c0, c1, c2 of one segment, as integers."""
     root = Decimal(3).sqrt() / 2
     nodes = [(1 - root) / 2, Decimal(1) / 2, (1 + root) / 2]
+    if index == 0 and function not in GATE_LIMIT_LOG2:
+        nodes = [Decimal(0), Decimal(1) / 2, Decimal(1)]
     y0, y1, y2 = (value(function, index + node) for node in nodes)
     first = (y1 - y0) / (nodes[1] - nodes[0])
     second = ((y2 - y1) / (nodes[2] - nodes[1]) - first) / (nodes[2] - nodes[0])
