@@ -5,6 +5,7 @@ import numpy as np
 
 from cosim.golden import formats as number_formats
 from cosim.golden import quantise as quantiser
+from cosim.golden import simd
 from host.isa import LINE, Format, Rule, ceil, lines, scale_stride
 
 
@@ -108,7 +109,7 @@ def pack(values, form, *, rule=Rule.FLOOR):
     values = np.atleast_2d(np.asarray(values, np.float32))
     rows, columns = values.shape
     if not form.is_mx:
-        codes = number_formats.encode(values, number_formats.Format(form))
+        codes = simd.narrow(values.view(np.uint32), number_formats.Format(form))
         return Packed(rows, columns, form, pack_codes(codes, form), None)
     padded = np.zeros((rows, ceil(columns, 32)), np.float32)
     padded[:, :columns] = values

@@ -222,15 +222,15 @@ def simd_command(machine, w):
     def read(at, form, stride, count_rows, count_columns):
         place, end = machine._acquire(w, at, producer=False)
         ends.append(end)
-        bytes_each = 4 if form == Format.FP32 else 2
-        raw = np.stack([machine._get(place, r * stride * LINE, count_columns * bytes_each)
+        each = 4 if form == Format.FP32 else 2
+        raw = np.stack([machine._get(place, r * stride * LINE, count_columns * each)
                         for r in range(count_rows)])
-        return simd.widen(raw.view("<u4" if bytes_each == 4 else "<u2"), Format(form))
+        return raw.view("<u4" if each == 4 else "<u2")
     src0 = read(2, field["src"], w[9] & 0xffff, rows, columns)
     src1 = None
     if op:
         if mode == 2:
-            src1 = read(4, Format.FP32, 0, 1, rows).reshape(rows, 1)
+            src1 = read(4, Format.FP32, 0, 1, rows)
         else:
             src1 = read(4, field["src1"], w[9] >> 16, rows if mode == 0 else 1, columns)
     place, end = machine._acquire(w, 6, producer=True)
@@ -243,11 +243,12 @@ def simd_command(machine, w):
     affine = None
     if w[1] >> 28 & 1:
         affine = tuple(np.array([w[11], w[12]], np.uint32).view(np.float32))
-    result = simd.simd(src0, src1, op=op, affine=affine, function=w[1] >> 16 & 15, reduce=reduce,
-                       form=form, rule=w[1] >> 24 & 7, stochastic=bool(w[1] >> 27 & 1),
-                       seed=w[15])
+    result = simd.simd(src0, src1, format0=field["src"], format1=field["src1"], operation=op,
+                       mode=mode, affine=affine, function=w[1] >> 16 & 15, reduce=reduce,
+                       destination=form, rule=w[1] >> 24 & 7,
+                       stochastic=bool(w[1] >> 27 & 1), seed=w[15])
     if reduce:
-        machine._put(place, 0, result.astype("<f4").view(np.uint8).reshape(-1))
+        machine._put(place, 0, result.astype("<u4").view(np.uint8))
     else:
         codes, scales = result if mx else (result, None)
         for r in range(rows):

@@ -1,0 +1,129 @@
+"""An encoder of BERT shape in the device's arithmetic: what every bit of its results must be.
+
+It states the arithmetic only (formats, order of operations, roundings), not how work is cut up.
+All FP32 values are handled as uint32 patterns. Used with the MiniLM sentence transformer.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosim.golden.dot import Operand, matmul
+from cosim.golden.formats import Format
+from cosim.golden.function_tables import Function
+from cosim.golden.quantise import Rule, quantise
+from cosim.golden.simd import Operation, Reduce, Source1, simd
+
+LOG2_E = 1.4426950408889634
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Formats and rounding rules of a run."""
+
+    weights: Format = Format.E4M3
+    activations: Format = Format.E4M3
+    weight_rule: Rule = Rule.FLOOR
+    rule: Rule = Rule.FLOOR
+
+
+def bits(values):
+    """FP32 patterns of numbers."""
+    return np.ascontiguousarray(values, np.float32).view(np.uint32)
+
+
+def coded(x, arithmetic):
+    """Quantise FP32 patterns [rows, columns] to the activation format."""
+    return Operand(arithmetic.activations, *simd(x, destination=arithmetic.activations,
+                                                 rule=arithmetic.rule))
+
+
+def weight(w, arithmetic):
+    """Quantise an FP32 matrix [out, in] as the host does before it is sent to the device."""
+    return Operand(arithmetic.weights, *quantise(np.asarray(w, np.float32), arithmetic.weights,
+                                                 arithmetic.weight_rule))
+
+
+def product(x, w):
+    """FP32 patterns of X W^T."""
+    return bits(matmul(w, x))
+
+
+def layer_norm(x, gamma, beta, epsilon):
+    """LayerNorm of rows, one rounding an operation: mean, difference, variance, scale, shift."""
+    columns = x.shape[1]
+    mean = simd(x, affine=(1 / columns, 0.0), reduce=Reduce.SUM)
+    centred = simd(x, mean, operation=Operation.SUBTRACT, mode=Source1.SCALAR)
+    variance = simd(centred, centred, operation=Operation.MULTIPLY, affine=(1 / columns, 0.0),
+                    reduce=Reduce.SUM)
+    scale = simd(variance[None], affine=(1.0, epsilon), function=Function.RSQRT)[0]
+    normal = simd(centred, scale, operation=Operation.MULTIPLY, mode=Source1.SCALAR)
+    scaled = simd(normal, bits(gamma), operation=Operation.MULTIPLY, mode=Source1.ROW)
+    return simd(scaled, bits(beta), operation=Operation.ADD, mode=Source1.ROW)
+
+
+def softmax(x, scale=1.0, **destination):
+    """Softmax of scale x over each row, by powers of two of differences to the row's maximum."""
+    peak = simd(x, reduce=Reduce.MAX)
+    powers = simd(x, peak, operation=Operation.SUBTRACT, mode=Source1.SCALAR,
+                  affine=(scale * LOG2_E, 0.0), function=Function.EXP2)
+    total = simd(powers, reduce=Reduce.SUM)
+    inverse = simd(total[None], function=Function.RECIPROCAL)[0]
+    return simd(powers, inverse, operation=Operation.MULTIPLY, mode=Source1.SCALAR, **destination)
+
+
+def attention(q, k, v, v_bias, arithmetic):
+    """One head over one sentence: coded q and k, FP32 v without its bias; FP32 result."""
+    head = v.shape[1]
+    scores = product(q, k)
+    form, rule = arithmetic.activations, arithmetic.rule
+    probabilities = Operand(form, *softmax(scores, head ** -0.5, destination=form, rule=rule))
+    turned = simd(np.ascontiguousarray(v.T), v_bias, operation=Operation.ADD, mode=Source1.SCALAR,
+                  destination=form, rule=rule)
+    return product(probabilities, Operand(form, *turned))
+
+
+def add_row(x, row, **options):
+    """Add ``row`` to each row of ``x``."""
+    return simd(x, bits(row), operation=Operation.ADD, mode=Source1.ROW, **options)
+
+
+def encoder_layer(x, weights, sentences, heads, epsilon, arithmetic):
+    """FP32 patterns [tokens, width] after one layer; ``weights`` as in host.models, coded."""
+    form, rule = arithmetic.activations, arithmetic.rule
+    width = x.shape[1]
+    head = width // heads
+    qkv = product(coded(x, arithmetic), weights.qkv)
+    mixed = np.zeros_like(x)
+    for first, last in sentences:
+        for h in range(heads):
+            own = [slice(p * width + h * head, p * width + (h + 1) * head) for p in range(3)]
+            q, k = (Operand(form, *add_row(np.ascontiguousarray(qkv[first:last, s]),
+                                           weights.qkv_bias[s], destination=form, rule=rule))
+                    for s in own[:2])
+            mixed[first:last, own[0]] = attention(
+                q, k, qkv[first:last, own[2]], bits(weights.qkv_bias[own[2]]), arithmetic)
+    out = add_row(product(coded(mixed, arithmetic), weights.out), weights.out_bias)
+    x = layer_norm(simd(out, x, operation=Operation.ADD), *weights.norm1, epsilon)
+    inner = Operand(form, *add_row(product(coded(x, arithmetic), weights.up), weights.up_bias,
+                                   function=Function.GELU, destination=form, rule=rule))
+    down = add_row(product(inner, weights.down), weights.down_bias)
+    return layer_norm(simd(down, x, operation=Operation.ADD), *weights.norm2, epsilon)
+
+
+def embed(words, positions, norm, epsilon):
+    """FP32 patterns of the first hidden state: token rows plus position rows, LayerNorm."""
+    x = simd(bits(words), bits(positions), operation=Operation.ADD)
+    return layer_norm(x, *norm, epsilon)
+
+
+def pool(x, sentences):
+    """FP32 patterns of one vector a sentence: mean over its tokens, over its length."""
+    result = []
+    for first, last in sentences:
+        rows = last - first
+        mean = simd(np.ascontiguousarray(x[first:last].T), affine=(1 / rows, 0.0),
+                    reduce=Reduce.SUM)[None]
+        square = simd(mean, mean, operation=Operation.MULTIPLY, reduce=Reduce.SUM)
+        inverse = simd(square[None], function=Function.RSQRT)[0]
+        result.append(simd(mean, inverse, operation=Operation.MULTIPLY, mode=Source1.SCALAR)[0])
+    return np.stack(result)

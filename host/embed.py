@@ -1,0 +1,190 @@
+"""The main job: sentence vectors by the MiniLM transformer on a package."""
+import time
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from cosim.golden import formats as number_formats
+from cosim.golden import transformer as golden
+from host import counters
+from host.isa import Format, Region, Rule
+from host.kernels import transformer as kernels
+from host.models import minilm
+from host.tensor import pack
+
+SHAPE = kernels.Shape(epsilon=minilm.EPSILON)
+MATRICES = ("qkv", "out", "up", "down")
+
+
+@dataclass
+class Share:
+    """The sentences of one die: which, their rows among the die's tokens, and its tensors."""
+
+    die: int
+    numbers: list
+    spans: list
+    ids: np.ndarray
+    positions: np.ndarray
+    act: kernels.Activations | None = None
+    tensors: dict = field(default_factory=dict)
+
+
+@dataclass
+class Result:
+    """What a run gave: vectors, hidden states by stage and die, completions, counters."""
+
+    vectors: np.ndarray
+    states: list            # [stage][die] -> uint32 patterns [tokens, width]
+    shares: list
+    cycles: int
+    seconds: float
+    counters: counters.Totals
+
+
+def share_out(ids, dies):
+    """Give each sentence to the die with the fewest tokens so far, longest sentence first."""
+    load, taken = [0] * dies, [[] for _ in range(dies)]
+    for number in sorted(range(len(ids)), key=lambda n: -len(ids[n])):
+        die = load.index(min(load))
+        taken[die].append(number)
+        load[die] += len(ids[number])
+    shares = []
+    for die, numbers in enumerate(taken):
+        if not numbers:
+            continue
+        ends = np.cumsum([len(ids[n]) for n in numbers])
+        spans = [(int(e) - len(ids[n]), int(e)) for n, e in zip(numbers, ends, strict=True)]
+        shares.append(Share(die, numbers, spans, np.concatenate([ids[n] for n in numbers]),
+                            np.concatenate([np.arange(len(ids[n])) for n in numbers])))
+    return shares
+
+
+class Encoder:
+    """MiniLM on a device; parameters lie in each die's HBM.
+
+    Parameters
+    ----------
+    device : host.driver.Device
+    weights : host.models.minilm.Weights
+    weight_format : Format
+        E2M1, E4M3 or E5M2.
+    resident : bool
+        Parameters are placed into HBM before the run, as after an earlier upload; otherwise they
+        are copied through the host interface and the die-to-die link, cycle by cycle.
+    """
+
+    def __init__(self, device, weights, *, weight_format=Format.E4M3, rule=Rule.FLOOR,
+                 weight_rule=Rule.FLOOR, activations=Format.E4M3, resident=True):
+        self.device, self.weights, self.resident = device, weights, resident
+        self.form, self.rule, self.activations = weight_format, rule, activations
+        self.arithmetic = golden.Arithmetic(
+            number_formats.Format(weight_format), number_formats.Format(activations),
+            weight_rule, rule)
+        self.packed = [{name: pack(getattr(layer, name), weight_format, rule=weight_rule)
+                        for name in MATRICES} for layer in weights.layers]
+        self.placed = {}
+
+    def place(self, die):
+        """Bring the parameters into a die's HBM, once."""
+        if die in self.placed:
+            return self.placed[die]
+        put = self._resident if self.resident else self._copied
+
+        def row(values):
+            return put(die, pack(values[None], Format.FP32))
+        layers = []
+        for layer, packed in zip(self.weights.layers, self.packed, strict=True):
+            matrices = {name: put(die, packed[name]) for name in MATRICES}
+            biases = {f"{name}_bias": row(getattr(layer, f"{name}_bias")) for name in MATRICES}
+            norms = {name: [row(v) for v in getattr(layer, name)] for name in ("norm1", "norm2")}
+            layers.append(kernels.LayerWeights(**matrices, **biases, **norms))
+        tables = [put(die, pack(t, Format.FP32)) for t in (self.weights.words,
+                                                           self.weights.positions)]
+        self.placed[die] = tables, [row(v) for v in self.weights.norm], layers
+        self.device.synchronize()
+        return self.placed[die]
+
+    def _copied(self, die, packed):
+        return self.device.put(packed, die, Region.HBM)
+
+    def _resident(self, die, packed):
+        tensor = self.device.empty(die, packed.rows, packed.columns, packed.format, Region.HBM)
+        memory = self.device.transport.memory(die, "hbm")
+        for at, data in ((tensor.address, packed.elements), (tensor.scales, packed.scales)):
+            if data is not None:
+                offset = at & (1 << 40) - 1
+                memory[offset:offset + data.size] = data.reshape(-1)
+        return tensor
+
+    def _activations(self, share):
+        d, tokens, width = self.device, len(share.ids), SHAPE.width
+        share.act = kernels.Activations(
+            *(d.empty(share.die, tokens, columns, form) for columns, form in (
+                (width, Format.FP32), (width, self.activations), (width, self.activations),
+                (width, Format.FP32), (SHAPE.inner, self.activations))))
+        share.tensors["vectors"] = d.empty(share.die, len(share.spans), width, Format.FP32)
+        for name in ("ids", "positions"):
+            data = getattr(share, name).astype("<u4")
+            share.tensors[name] = d.alloc(share.die, data.nbytes)
+            d.write(share.tensors[name], data, stream=share.die)
+
+    def run(self, ids, *, progress=lambda done, total: None):
+        """Vectors of tokenised texts; reads every layer's hidden state back."""
+        device, started = self.device, time.perf_counter()
+        shares = share_out(ids, len(device.dies))
+        placed = {s.die: self.place(s.die) for s in shares}
+        first = device.transport.cycle
+        for share in shares:
+            self._activations(share)
+        totals, states = counters.Totals(), []
+        stages = len(self.weights.layers) + 2
+        options = {"pes": device.pes}
+        for stage in range(stages):
+            events = []
+            for share in shares:
+                tables, norm, layers = placed[share.die]
+                if stage == 0:
+                    programs = kernels.embed(
+                        tables, [share.tensors["ids"], share.tensors["positions"]], share.act,
+                        norm, shape=SHAPE, rule=self.rule, **options)
+                elif stage <= len(layers):
+                    programs = kernels.layer(layers[stage - 1], share.act, share.spans,
+                                             shape=SHAPE, rule=self.rule, **options)
+                else:
+                    programs = kernels.pool(share.act.x, share.tensors["vectors"], share.spans,
+                                            **options)
+                events.append(device.launch(share.die, programs, stream=share.die))
+            for share, event in zip(shares, events, strict=True):
+                event.wait()
+                totals.add(device, share.die)
+            states.append([device.get(s.act.x).view(np.uint32) for s in shares]
+                          if stage <= len(self.weights.layers) else None)
+            progress(stage + 1, stages)
+        vectors = np.zeros((len(ids), SHAPE.width), np.float32)
+        for share in shares:
+            vectors[share.numbers] = device.get(share.tensors["vectors"])
+        return Result(vectors, states[:-1], shares, device.transport.cycle - first,
+                      time.perf_counter() - started, totals)
+
+    def golden(self, shares):
+        """The same by the golden model: hidden states by stage and die, and vectors."""
+        coded = [replace(layer, **{name: packed[name].operand for name in MATRICES})
+                 for layer, packed in zip(self.weights.layers, self.packed, strict=True)]
+        states, vectors = [[] for _ in range(len(coded) + 1)], {}
+        for share in shares:
+            x = golden.embed(self.weights.words[share.ids],
+                             self.weights.positions[share.positions], self.weights.norm,
+                             minilm.EPSILON)
+            states[0].append(x)
+            for i, layer in enumerate(coded):
+                x = golden.encoder_layer(x, layer, share.spans, SHAPE.heads, minilm.EPSILON,
+                                         self.arithmetic)
+                states[i + 1].append(x)
+            vectors.update(zip(share.numbers, golden.pool(x, share.spans), strict=True))
+        return states, np.stack([vectors[n] for n in sorted(vectors)])
+
+
+def cosine(a, b):
+    """Cosine of each row of ``a`` to the same row of ``b``."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)

@@ -1,0 +1,92 @@
+"""A package without time: the host's protocol executed by golden machines, to test kernels."""
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosim.golden.machine import Machine, Refused
+from host.isa import LINE, Code, Submission
+
+
+@dataclass
+class Configuration:
+    dies: int = 2
+    pes: int = 6
+    sram_bytes: int = 1 << 24
+    hbm_bytes: int = 1 << 27
+
+
+class Memory:
+    """Flat memories by die and region."""
+
+    def __init__(self, configuration):
+        c = configuration
+        self.parts = {(die, region): np.zeros(size, np.uint8) for die in range(c.dies)
+                      for region, size in enumerate((c.sram_bytes, c.hbm_bytes, c.pes << 16))}
+
+    def _window(self, at, count):
+        part, offset = self.parts.get((at >> 44, at >> 40 & 15)), at & (1 << 40) - 1
+        if part is None or offset + count > len(part):
+            raise Refused(Code.BAD_ADDRESS, 0, f"{at:#x} is outside memory")
+        return part[offset:offset + count]
+
+    def read(self, at, count):
+        return self._window(at, count)
+
+    def write(self, at, data):
+        self._window(at, len(data))[:] = data
+
+
+class FakePackage:
+    """Transport of ``host.driver.Device`` that executes submissions at once."""
+
+    def __init__(self, configuration=None, *, lines=8192):
+        self.configuration = configuration or Configuration()
+        self.host_memory = np.zeros(1 << 27, np.uint8)
+        self.device_memory = Memory(self.configuration)
+        self.registers = {}
+        self.cycle, self.head, self.done, self.lines = 0, 0, 0, lines
+
+    def memory(self, die, name):
+        return self.device_memory.parts[die, ("sram", "hbm").index(name)]
+
+    def read_register(self, name):
+        return self.registers[name]
+
+    def write_register(self, name, value):
+        self.registers[name] = value
+
+    def run_until_interrupt(self, cycles):
+        self.cycle += 1
+        base, entries = self.registers["submission_base_lo"], 1 << self.registers["submission_size"]
+        while self.head != self.registers["submission_tail"]:
+            at = base + self.head * LINE
+            self._execute([int(w) for w in self.host_memory[at:at + LINE].view("<u4")])
+            self.head = (self.head + 1) % entries
+
+    def _execute(self, w):
+        code, number = Code.OK, 0
+        try:
+            if w[0] & 255 == Submission.COPY_IN:
+                self.device_memory.write(w[4] | w[5] << 32, self.host_memory[w[2]:w[2] + w[6]])
+            elif w[0] & 255 == Submission.COPY_OUT:
+                self.host_memory[w[2]:w[2] + w[6]] = self.device_memory.read(w[4] | w[5] << 32,
+                                                                            w[6])
+            else:
+                self._launch(w)
+        except Refused as error:
+            code, number = error.code, error.field
+        base = self.registers["completion_base_lo"]
+        entries = 1 << self.registers["completion_size"]
+        entry = np.array([w[0] >> 16 | code << 16 | ((self.done // entries + 1) & 1) << 24,
+                          number << 20, 0, 1], "<u4")
+        at = base + 16 * (self.done % entries)
+        self.host_memory[at:at + 16] = entry.view(np.uint8)
+        self.done += 1
+
+    def _launch(self, w):
+        base = w[2] | w[3] << 32
+        entries = self.device_memory.read(base, LINE).view("<u4")
+        runs = [Machine(self.device_memory, lines=self.lines).run(base + LINE * int(entries[pe]))
+                for pe in range(16) if w[8] >> 16 >> pe & 1]
+        while runs:
+            runs = [run for run in runs if next(run, "end") != "end"]
