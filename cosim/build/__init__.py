@@ -1,0 +1,1 @@
+"""From a component to a shared library that the engine can step."""

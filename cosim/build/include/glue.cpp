@@ -1,0 +1,86 @@
+// Interface of one Verilated model to the engine; ports are filled in by cosim/build/model.py.
+#include "Vmodel.h"
+#include "verilated.h"
+#if @WAVES@
+#include "verilated_fst_c.h"
+#endif
+#include <cstdint>
+#include <memory>
+
+namespace {
+struct Model {
+    VerilatedContext context;  // before the model: it is used by its constructor and destructor
+    std::unique_ptr<Vmodel> verilated;
+#if @WAVES@
+    std::unique_ptr<VerilatedFstC> waves;
+#endif
+};
+struct Port {
+    const char* name;
+    uint32_t bits;
+    uint32_t input;
+};
+const Port ports[] = {
+@PORTS@};
+}  // namespace
+
+#define API extern "C" __attribute__((visibility("default")))
+
+API uint32_t model_port_count() { return @COUNT@; }
+API const Port* model_ports() { return ports; }
+
+API void* model_create() {
+    Model* self = new Model;
+#if @WAVES@
+    self->context.traceEverOn(true);
+#endif
+    self->verilated = std::make_unique<Vmodel>(&self->context, "die");
+    self->verilated->clk = 0;
+    self->verilated->eval();  // initial values, settled
+    return self;
+}
+
+API void* model_port(void* handle, uint32_t index) {
+    Vmodel* model = static_cast<Model*>(handle)->verilated.get();
+    switch (index) {
+@POINTERS@    default: return nullptr;
+    }
+}
+
+// One clock cycle. The inputs are those that the rising edge samples.
+API void model_cycle(void* handle, uint64_t cycle) {
+    Model* self = static_cast<Model*>(handle);
+    Vmodel* model = self->verilated.get();
+#if @WAVES@
+    model->clk = 1;
+    model->eval();
+    if (self->waves) self->waves->dump(2 * cycle);
+    model->clk = 0;
+    model->eval();
+    if (self->waves) self->waves->dump(2 * cycle + 1);
+#else
+    model->clk ^= 1;  // registers load on every change of the clock
+    model->eval();
+#endif
+}
+
+API int model_waves(void* handle, const char* path) {
+#if @WAVES@
+    Model* self = static_cast<Model*>(handle);
+    self->waves = std::make_unique<VerilatedFstC>();
+    self->verilated->trace(self->waves.get(), 99);
+    self->waves->open(path);
+    return self->waves->isOpen();
+#else
+    return 0;
+#endif
+}
+
+API void model_destroy(void* handle) {
+    Model* self = static_cast<Model*>(handle);
+#if @WAVES@
+    if (self->waves) self->waves->close();
+#endif
+    self->verilated->final();
+    delete self;
+}

@@ -1,0 +1,118 @@
+"""Description of the dies of a system: what the engine is told to step."""
+from dataclasses import dataclass, field
+
+from cosim.build.model import Model
+
+STORED = ("valid", "payload", "data")  # last parts of port names with a meaning of their own
+
+
+@dataclass(frozen=True)
+class Join:
+    """Two models of a die joined port by port: ``a_prefix + name`` of one to ``b_prefix + name``.
+
+    Every port of ``b`` that starts with its prefix, ``clk`` and ``rst`` apart, has its partner.
+    """
+
+    a: str
+    a_prefix: str
+    b: str
+    b_prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A model that need not be evaluated while it sleeps.
+
+    It sleeps once ``idle`` has been high, and every valid or pulse bit of its inputs and outputs
+    low, for ``linger_cycles``. The model promises that nothing in it changes then: the cycles
+    that it spends on work after ``idle`` rose, such as answers to accesses, are at most
+    ``linger_cycles`` apart.
+    """
+
+    idle: str = "idle"
+    linger_cycles: int = 32
+
+
+@dataclass(frozen=True)
+class Device:
+    """A native device model of a die.
+
+    ``pins`` maps the device's roles to ``(model, port)``; ``memory_bytes`` of sparse memory are
+    shared with Python under the name ``<die>.<name>``.
+    """
+
+    kind: str
+    name: str
+    pins: dict[str, tuple[str, str]]
+    parameters: dict[str, int] = field(default_factory=dict)
+    memory_bytes: int = 0
+
+
+@dataclass
+class Die:
+    """One chiplet: its models by name, and what they are connected to inside.
+
+    Parameters
+    ----------
+    name : str
+        Name in messages, memories and statistics.
+    models : dict
+        Built models by instance name; the same model may stand under several names.
+    joins : list of Join
+    ties : dict
+        Constant inputs: ``(model, port)`` to value.
+    gates : dict
+        Models that may sleep, by name.
+    devices : list of Device
+    lanes : dict
+        Ports whose changes are recorded when tracing is on: lane name to ``(model, port)``.
+    """
+
+    name: str
+    models: dict[str, Model]
+    joins: list[Join] = field(default_factory=list)
+    ties: dict[tuple[str, str], int] = field(default_factory=dict)
+    gates: dict[str, Gate] = field(default_factory=dict)
+    devices: list[Device] = field(default_factory=list)
+    lanes: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def copies(self):
+        """Connections of the joins: ``(to, port, from, port)``; :exc:`ValueError` if one is odd."""
+        for join in self.joins:
+            ports = self.models[join.b].ports
+            names = [n for n in ports if n.startswith(join.b_prefix) and n not in ("clk", "rst")]
+            for name in names:
+                partner = join.a_prefix + name[len(join.b_prefix):]
+                other = self.models[join.a].ports.get(partner)
+                if other is None or other.bits != ports[name].bits \
+                        or other.input == ports[name].input:
+                    raise ValueError(f"Port {join.b}.{name} must have a partner of its width and "
+                                     f"the other direction, not {join.a}.{partner}: {other!r}")
+                if ports[name].input:
+                    yield join.b, name, join.a, partner
+                else:
+                    yield join.a, partner, join.b, name
+
+    def guard(self, model, port):
+        """Valid bit of the stream that an output is the payload of, or ``""``."""
+        stem, _, last = port.rpartition("__")
+        valid = f"{stem}__valid" if stem else "valid"
+        return valid if last == "payload" and valid in self.models[model].ports else ""
+
+    def pulses(self, model):
+        """Bits that wake a model or keep it awake: one bit wide, no payload, no ready."""
+        for port in self.models[model].ports.values():
+            last = port.name.rpartition("__")[2]
+            if port.bits == 1 and port.name not in ("clk", "rst", self.gates[model].idle) \
+                    and last not in ("payload", "ready"):
+                yield port.name
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Phits from one die to another; each end is ``(die, model, valid port, data port)``."""
+
+    name: str
+    source: tuple[str, str, str, str]
+    target: tuple[str, str, str, str]
+    latency_cycles: int = 16

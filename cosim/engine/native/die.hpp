@@ -1,0 +1,93 @@
+// A die: models that exchange registered ports every cycle, its channels and its devices.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "channel.hpp"
+#include "device.hpp"
+#include "model.hpp"
+
+namespace mxlet {
+
+struct Event {  // a recorded port changed
+    uint64_t cycle;
+    uint32_t lane;
+    uint32_t value;
+};
+
+struct Recorder {
+    static constexpr uint64_t CAPACITY = 1ull << 26;  // events; the memory is reserved, not used
+    struct Lane {
+        Pin pin;
+        uint32_t number;
+        uint64_t last = 0;
+    };
+    std::vector<Lane> lanes;
+    Event* events = nullptr;    // shared
+    uint64_t* count = nullptr;  // shared; grows past CAPACITY when events were dropped
+
+    void record(uint64_t cycle) {
+        for (Lane& lane : lanes) {
+            const uint64_t value = lane.pin.get();
+            if (value == lane.last) continue;
+            lane.last = value;
+            if (*count < CAPACITY) events[*count] = {cycle, lane.number, static_cast<uint32_t>(value)};
+            ++*count;
+        }
+    }
+};
+
+struct Watch {
+    Pin pin;
+    uint64_t* value;  // shared; as it stood at the last quantum boundary
+};
+
+struct Die {
+    std::string name;
+    std::vector<std::unique_ptr<Model>> models;
+    std::vector<std::unique_ptr<Channel>> outputs;
+    std::vector<Channel*> inputs;
+    std::vector<std::unique_ptr<Context>> contexts;
+    std::vector<std::string> kinds;
+    std::vector<std::unique_ptr<Device>> devices;
+    std::vector<Watch> watches;
+    std::vector<std::pair<Model*, std::string>> waves;
+    Recorder recorder;
+    bool sent = false;             // a phit left in this quantum
+    uint64_t* hash = nullptr;      // shared: of everything that left the die, with its cycles
+    uint64_t* quiet = nullptr;     // shared: nothing happened in the last quantum
+    uint64_t* evaluations = nullptr;  // shared
+    char* failure = nullptr;       // shared
+
+    void step(uint64_t cycle, uint64_t reset_cycles) {
+        if (cycle == reset_cycles)
+            for (auto& model : models) model->pin("rst").set(0);
+        for (Channel* channel : inputs) channel->receive(cycle);
+        for (auto& device : devices) device->step(cycle);
+        for (auto& model : models) {  // all inputs first: they are outputs of the former edge
+            model->runs = cycle < reset_cycles || !model->sleeps();
+            if (!model->runs) {
+                ++*model->skipped;
+                continue;
+            }
+            for (const Copy& copy : model->copies) copy.apply();
+        }
+        for (auto& model : models)
+            if (model->runs) model->library->cycle(model->handle, cycle);
+        for (auto& channel : outputs) channel->send(cycle);
+        if (!recorder.lanes.empty()) recorder.record(cycle);
+    }
+
+    void quantum(uint64_t start, uint64_t cycles, uint64_t reset_cycles) {
+        sent = false;
+        for (uint64_t cycle = start; cycle < start + cycles; cycle++) step(cycle, reset_cycles);
+        for (Watch& watch : watches) *watch.value = watch.pin.get();
+        bool calm = !sent;
+        for (auto& model : models) calm &= !model->idle || *model->idle;
+        for (auto& device : devices) calm &= device->idle();
+        *quiet = calm;
+    }
+};
+
+}  // namespace mxlet

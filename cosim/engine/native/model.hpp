@@ -1,0 +1,103 @@
+// One Verilated model, and the copies that bring its neighbours' outputs to its inputs.
+#pragma once
+#include <dlfcn.h>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "device.hpp"
+
+namespace mxlet {
+
+struct LibraryPort {
+    const char* name;
+    uint32_t bits;
+    uint32_t input;
+};
+
+// The C interface of a model library, see cosim/build/include/glue.cpp.
+struct Library {
+    void* (*create)();
+    void* (*port)(void*, uint32_t);
+    void (*cycle)(void*, uint64_t);
+    int (*waves)(void*, const char*);
+    void (*destroy)(void*);
+    uint32_t (*port_count)();
+    const LibraryPort* (*ports)();
+
+    explicit Library(const std::string& path) {
+        void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+        if (!handle) throw std::runtime_error(dlerror());
+        auto find = [&](const char* symbol, auto& into) {
+            into = reinterpret_cast<std::decay_t<decltype(into)>>(dlsym(handle, symbol));
+            if (!into) throw std::runtime_error(path + " has no " + symbol);
+        };
+        find("model_create", create);
+        find("model_port", port);
+        find("model_cycle", cycle);
+        find("model_waves", waves);
+        find("model_destroy", destroy);
+        find("model_port_count", port_count);
+        find("model_ports", ports);
+    }
+};
+
+struct Copy {
+    void* to;
+    const void* from;
+    uint32_t bytes;
+    const uint8_t* guard;  // copy only while this byte is not zero; null: always
+
+    void apply() const {
+        if (guard && !*guard) return;
+        if (bytes == 1) {
+            *static_cast<uint8_t*>(to) = *static_cast<const uint8_t*>(from);
+        } else {
+            std::memcpy(to, from, bytes);
+        }
+    }
+};
+
+struct Model {
+    std::string name;
+    Library* library;
+    void* handle;
+    std::unordered_map<std::string, Pin> pins;
+    std::vector<Copy> copies;
+    const uint8_t* idle = nullptr;      // output: nothing more will change without one of `wake`
+    std::vector<const uint8_t*> wake;   // valid and pulse bits, of inputs and of own outputs
+    bool gated = false;
+    uint64_t linger = 0, calm = 0;      // cycles that are evaluated, and were seen, after the last
+    bool runs = true;                   // in this cycle
+    uint64_t* skipped = nullptr;        // cycles that were not evaluated
+
+    Model(const std::string& name, Library* library)
+        : name(name), library(library), handle(library->create()) {
+        for (uint32_t i = 0; i < library->port_count(); i++) {
+            const LibraryPort& port = library->ports()[i];
+            pins[port.name] = Pin{library->port(handle, i), port.bits, port.input != 0};
+        }
+    }
+    ~Model() { library->destroy(handle); }
+    Model(const Model&) = delete;
+
+    Pin pin(const std::string& port) const {
+        auto found = pins.find(port);
+        if (found == pins.end())
+            throw std::invalid_argument("Model " + name + " has no port " + port);
+        return found->second;
+    }
+    // Whether this cycle needs no evaluation: a function of the die's state alone.
+    bool sleeps() {
+        if (!gated) return false;
+        uint8_t awake = !*idle;
+        for (const uint8_t* pulse : wake) awake |= *pulse;
+        calm = awake ? 0 : calm + 1;
+        return calm > linger;
+    }
+};
+
+}  // namespace mxlet
