@@ -61,6 +61,6 @@ def write(component, *, name, path, attributes=False):
     design = libyosys.Design()
     noattr = "" if attributes else "-noattr"
     for step in (f"read_rtlil {source}", "proc -noopt", "opt_clean", "memory_collect",
-                 "opt_clean", f"write_verilog {noattr} {path}"):
+                 "wreduce", "opt_clean", f"write_verilog {noattr} {path}"):
         libyosys.run_pass(f"tee -q {step}", design)
     return path

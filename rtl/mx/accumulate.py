@@ -1,0 +1,114 @@
+"""Adding an exact integer sum to an FP32 accumulator with one rounding."""
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+QUIET_NAN = 0x7FC00000
+INFINITY = 0x7F800000
+
+
+def leading_zeros(m, word, name):
+    """Leading zeros of ``word``, whose width is a power of two from 4 up; the width less 1 if 0."""
+    bits, halves = len(word), []
+    while bits > 4:
+        bits //= 2
+        empty = Signal(name=f"{name}_empty{bits}")
+        half = Signal(bits, name=f"{name}_half{bits}")
+        m.d.comb += [empty.eq(word[bits:] == 0), half.eq(Mux(empty, word[:bits], word[bits:]))]
+        word, halves = half, [empty, *halves]
+    table = sum((min(3, 4 - i.bit_length())) << (2 * i) for i in range(16))
+    return Cat((Const(table, 32) >> (word << 1))[:2], *halves)
+
+
+class Fp32AccumulateShort(wiring.Component):
+    """Adds a short integer times a power of two to an FP32 number, rounded once to nearest even.
+
+    Latency 0 cycles. The exact sum is formed in one 64-bit window: where the operands are too far
+    apart for it, the lower one is below a quarter of the last place and its position no longer
+    matters. Subnormals are kept, overflow gives an infinity, an exact zero is +0; NaN comes out
+    as 0x7FC00000.
+    Source: IEEE 754-2019, clauses 4.3.1, 6.3, 7.4.
+
+    Parameters
+    ----------
+    width : int
+        Width of ``d`` [bit]. :exc:`ValueError` unless in 2 to 14.
+    exponent_bits : int
+        Width of ``exponent`` [bit]. :exc:`ValueError` unless in 1 to 9.
+    bias : int
+        Subtracted from ``exponent``. :exc:`ValueError` unless in 190 to 300.
+
+    Members
+    -------
+    acc : In(32)
+        FP32 number.
+    d : In(signed(width))
+        Integer; its magnitude is at most ``2 ** (width - 1) - 1``.
+    exponent : In(exponent_bits)
+        Biased exponent of the last bit of ``d``: it is worth ``2 ** (exponent - bias)``.
+    nan : In(1)
+        The addend is NaN, whatever ``d`` is.
+    o : Out(32)
+        ``acc + d * 2 ** (exponent - bias)``.
+    """
+
+    def __init__(self, *, width, exponent_bits, bias):
+        if not isinstance(width, int) or not 2 <= width <= 14:
+            raise ValueError(f"Width must be in 2 to 14, not {width!r}")
+        if not isinstance(exponent_bits, int) or not 1 <= exponent_bits <= 9:
+            raise ValueError(f"Exponent width must be in 1 to 9, not {exponent_bits!r}")
+        if not isinstance(bias, int) or not 190 <= bias <= 300:
+            raise ValueError(f"Bias must be in 190 to 300, not {bias!r}")
+        self.width = width
+        self.exponent_bits = exponent_bits
+        self.bias = bias
+        super().__init__({"acc": In(32), "d": In(signed(width)), "exponent": In(exponent_bits),
+                          "nan": In(1), "o": Out(32)})
+
+    def elaborate(self, platform):
+        m = Module()
+
+        def wire(name, value, shape):
+            signal = Signal(shape, name=name)
+            m.d.comb += signal.eq(value)
+            return signal
+
+        field = wire("field", self.acc[23:31], 8)
+        normal = wire("normal", field != 0, 1)
+        significand = wire("significand", Cat(self.acc[:23], normal), 24)
+        # magnitudes, not signed numbers: sign extension is dear in simulation and in gates
+        size = wire("size", Mux(self.d[-1], 0 - self.d.as_unsigned(), self.d.as_unsigned()),
+                    self.width)
+        subtract = wire("subtract", self.d[-1] ^ self.acc[31], 1)
+
+        # place of the last bits, both 106 or so above the smallest that can occur
+        d_place = wire("d_place", Mux(self.d == 0, 0, self.exponent), 9)
+        acc_place = wire("acc_place", field + ~normal + (self.bias - 150), 9)
+        above = wire("above", d_place >= acc_place, 1)
+        apart = wire("apart", Mux(above, d_place - acc_place, acc_place - d_place), 9)
+        reach = wire("reach", Mux(above, 50, 38), 6)
+        shift = wire("shift", Mux(apart > reach, reach, apart), 6)
+        upper = wire("upper", Mux(above, size, significand), 64)
+        lower = wire("lower", Mux(above, significand, size), 64)
+        shifted = wire("shifted", upper << shift, 64)
+        total = wire("total", Mux(subtract, shifted - lower, shifted + lower), 64)
+        swapped = wire("swapped", total[63], 1)
+        magnitude = wire("magnitude", Mux(swapped, 0 - total, total), 64)
+        negative = wire("negative", Mux(above, self.d[-1], self.acc[31]) ^ swapped, 1)
+
+        # places from the window's top bit down to the last bit of a subnormal
+        place = wire("place", Mux(above, d_place, acc_place), 9)
+        room = wire("room", place - shift - (self.bias - 189), 9)
+        stop = wire("stop", Mux(room > 63, 0, Const(1 << 63, 64) >> room[:6]), 64)
+        zeros = wire("zeros", leading_zeros(m, wire("counted", magnitude | stop, 64), "z"), 6)
+        aligned = wire("aligned", magnitude << zeros, 64)
+        rounded = wire("rounded", (aligned[1:] + ((1 << 38) - 1) + aligned[40])[39:], 25)
+        bits = wire("bits", ((room - zeros)[:9] << 23) + rounded, 32)
+        over = wire("over", bits >= INFINITY, 1)
+        number = wire("number", Mux(total == 0, 0,
+                                    Cat(Mux(over, INFINITY, bits)[:31], negative)), 32)
+        acc_special = field == 255
+        acc_nan = acc_special & (self.acc[:23] != 0)
+        m.d.comb += self.o.eq(Mux(self.nan | acc_nan, QUIET_NAN,
+                                  Mux(acc_special, self.acc, number)))
+        return m
