@@ -1,5 +1,6 @@
 """Driver of a package: device memory, copies, streams, events, launches, time-outs."""
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -127,6 +128,7 @@ class Device:
                                            (Region.HBM, self.configuration.hbm_bytes))}
         self.pending, self.tail, self.seen, self.tag = {}, 0, 0, 0
         self.order = deque()
+        self.batching = False
         for name, value in (("submission_base_lo", self.ring), ("submission_base_hi", 0),
                             ("submission_size", RING_LOG2),
                             ("completion_base_lo", self.completions), ("completion_base_hi", 0),
@@ -199,12 +201,21 @@ class Device:
 
     def launch(self, die, programs, *, stream=0, watchdog=0):
         """Copy programs (by PE) to the die's SRAM and start them; returns an :class:`Event`."""
+        return self.start(self.prepare(die, programs, stream=stream), stream=stream,
+                          watchdog=watchdog)
+
+    def prepare(self, die, programs, *, stream=0):
+        """Copy programs (by PE) to the die's SRAM; returns what :meth:`start` takes, once."""
         if not programs:
             raise ValueError("A launch needs the program of at least one PE")
         size = LINE * (1 + sum(len(p.words()) for p in programs.values()))
         base = self.alloc(die, size)
         self.write(base, np.frombuffer(table(programs, base=base), np.uint8), stream=stream)
-        mask = sum(1 << pe for pe in programs)
+        return die, base, sum(1 << pe for pe in programs)
+
+    def start(self, prepared, *, stream=0, watchdog=0):
+        """Launch prepared programs; returns an :class:`Event`."""
+        die, base, mask = prepared
         event = self._submit(Submission.LAUNCH, f"Launch on die {die}", stream, w2=base,
                              w3=base >> 32, w8=die | mask << 16, w9=watchdog)
         event.finish.append(lambda: self.free(base))
@@ -227,8 +238,19 @@ class Device:
         self.tail = (self.tail + 1) % entries
         event = self.pending[self.tag] = Event(self, what, stream)
         self.order.append(self.tag)
-        self.transport.write_register("submission_tail", self.tail)
+        if not self.batching:
+            self.transport.write_register("submission_tail", self.tail)
         return event
+
+    @contextmanager
+    def batch(self):
+        """Submissions inside become visible to the device together, by one doorbell."""
+        self.batching = True
+        try:
+            yield
+        finally:
+            self.batching = False
+            self.transport.write_register("submission_tail", self.tail)
 
     def run_until(self, condition, timeout):
         """Run the package until ``condition``; :exc:`DeviceTimeout` after ``timeout`` cycles."""

@@ -1,0 +1,119 @@
+"""A matrix product with operands in SRAM, on all PEs of the package."""
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosim.golden.dot import matmul as golden
+from host.driver import Device
+from host.isa import Format
+from host.kernels.matmul import lanes, matmul, split, upper
+from host.outcome import Outcome
+from host.tensor import Packed, pack_codes, pack_scales
+from host.transport import open_package
+
+PEAK = {Format.E2M1: 1536, Format.E4M3: 512, Format.E5M2: 512, Format.BF16: 256, Format.FP16: 256}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Y[m, n] = X[m, k] W[n, k]^T with random operands of one format."""
+
+    m: int = 512
+    n: int = 512
+    k: int = 2048
+    form: Format = Format.E2M1
+    seed: int = 1
+
+
+def random_operand(rng, rows, columns, form):
+    """Random codes without NaN or infinity, and scales near 1."""
+    codes = rng.integers(0, 1 << form.bits, (rows, columns), dtype=np.uint16)
+    if form == Format.E4M3:
+        codes &= 0xf7
+    elif form == Format.E5M2:
+        codes &= 0xbf
+    scales = rng.integers(120, 134, (rows, columns // 32), dtype=np.uint8)
+    return Packed(rows, columns, form, pack_codes(codes, form), pack_scales(scales, columns))
+
+
+def rows_of(packed, first, last):
+    return Packed(last - first, packed.columns, packed.format, packed.elements[first:last],
+                  packed.scales[first:last])
+
+
+@dataclass
+class Run:
+    """A product that ran: its result, cycles from fetch to completion, when it ended."""
+
+    result: np.ndarray
+    cycles: int
+    end: int
+
+
+def execute(device, job, x, w):
+    """Run the product on all dies: each takes a run of columns of Y."""
+    dies = list(device.dies)
+    spans = [(a * 16, min(b * 16, job.n)) for a, b in split(upper(job.n, 16), len(dies))]
+    prepared, parts = [], []
+    for die, (first, last) in zip(dies, spans, strict=True):
+        tx = device.put(x, die, stream=die)
+        tw = device.put(rows_of(w, first, last), die, stream=die)
+        ty = device.empty(die, job.m, last - first, Format.FP32)
+        prepared.append(device.prepare(die, matmul(tx, tw, ty, pes=device.pes), stream=die))
+        parts.append(ty)
+    device.synchronize()
+    with device.batch():
+        events = [device.start(p, stream=die) for die, p in zip(dies, prepared, strict=True)]
+    cycles = max(event.wait().cycles for event in events)
+    end = device.transport.cycle
+    result = np.concatenate([device.get(t, stream=d) for d, t in zip(dies, parts, strict=True)], 1)
+    return Run(result, cycles, end)
+
+
+def steady(records, first, last, cycles_of_work):
+    """Useful work in the middle 80 % of an interval, in peak cycles, over its length.
+
+    ``records``: busy cycles of the dot-product engines by cycle (array of beats a cycle, from
+    cycle ``first``); ``cycles_of_work``: useful MACs over peak MACs of a beat, in all.
+    """
+    length = last - first
+    a, b = length // 10, length - length // 10
+    return records[a:b].sum() / records[:length].sum() * cycles_of_work / (b - a)
+
+
+def run(options, job=None):
+    """Measure utilisation and compare every element with the golden model."""
+    job = job or Job()
+    rng = np.random.default_rng(job.seed)
+    x, w = (random_operand(rng, rows, job.k, job.form) for rows in (job.m, job.n))
+    with open_package(options, record=True) as transport:
+        device = Device(transport)
+        options.step(0, 2, "product on the package")
+        done = execute(device, job, x, w)
+        options.step(1, 2, "golden model")
+        expected = golden(w.operand, x.operand)
+        pes = len(device.pes) * len(device.dies)
+        work = job.m * job.n * job.k / (PEAK[job.form] * pes)
+        beats = transport.dot_beats()
+        first = int(np.flatnonzero(beats)[0])
+        stop = int(np.flatnonzero(beats)[-1]) + 1
+        statistics = transport.statistics()
+    equal = done.result.view(np.uint32) == expected.view(np.uint32)
+    options.step(2, 2, "done")
+    outcome = Outcome("gemm", options.package)
+    outcome.metrics = {
+        "utilization_steady": steady(beats, *window(done, first, stop), work),
+        "utilization_end_to_end": work / done.cycles,
+        "cycles": done.cycles, "ideal_cycles": work, "elements_compared": equal.size,
+        "simulated_khz": statistics["cycles"] / statistics["seconds"] / 1e3}
+    outcome.checks = {"bit_exact": bool(equal.all())}
+    outcome.config = {"m": job.m, "n": job.n, "k": job.k, "format": job.form.name, "pes": pes,
+                      "peak_macs_per_cycle": PEAK[job.form] * pes,
+                      "columns_at_once": lanes(job.form, job.form)}
+    return outcome
+
+
+def window(done, first, stop):
+    """First and last cycle of the job: its end is known by the interrupt, to a quantum."""
+    start = min(first, done.end - done.cycles)
+    return start, max(stop, start + done.cycles)
