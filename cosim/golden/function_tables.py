@@ -1,9 +1,9 @@
 """Tables of the non-linear functions, derived from the functions' definitions.
 
 Each function has 128 segments. On a segment it is c0 + c1 u + c2 u^2 with u in [0, 1): the
-parabola through the function at the three Chebyshev nodes of the segment (of segment 0 of
-the first three: at its ends and its middle, so that powers of two are exact), its coefficients rounded to 27 fractional
-bits. Values come from ``decimal`` with 40 digits, so that every machine
+parabola through the function at the three Chebyshev nodes of the segment (of segment 0 of the
+first three: at its ends and its middle, so that powers of two are exact), its coefficients
+rounded to 27 fractional bits. Values come from ``decimal`` with 40 digits, so that every machine
 gets the same table. The method is this project's choice; tables of parabolas for such units are
 described in Pineiro et al., "High-Speed Function Approximation Using a Minimax Quadratic
 Interpolator", IEEE Trans. Computers 54(3), 2005.
