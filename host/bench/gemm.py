@@ -43,31 +43,42 @@ def rows_of(packed, first, last):
 
 @dataclass
 class Run:
-    """A product that ran: its result, cycles from fetch to completion, when it ended."""
+    """A product that ran: its result, cycles from fetch to completion, when it ended.
+
+    ``seconds`` and ``simulated`` are the wall-clock time of the simulation of the product alone,
+    and its cycles (up to the interrupt, so a few more than ``cycles``).
+    """
 
     result: np.ndarray
     cycles: int
     end: int
+    seconds: float
+    simulated: int
 
 
 def execute(device, job, x, w):
     """Run the product on all dies: each takes a run of columns of Y."""
     dies = list(device.dies)
     spans = [(a * 16, min(b * 16, job.n)) for a, b in split(upper(job.n, 16), len(dies))]
-    prepared, parts = [], []
+    prepared, parts, freed = [], [], []
     for die, (first, last) in zip(dies, spans, strict=True):
         tx = device.put(x, die, stream=die)
         tw = device.put(rows_of(w, first, last), die, stream=die)
         ty = device.empty(die, job.m, last - first, Format.FP32)
         prepared.append(device.prepare(die, matmul(tx, tw, ty, pes=device.pes), stream=die))
         parts.append(ty)
+        freed += [tx, tw, ty]
     device.synchronize()
+    before = device.transport.statistics()
     with device.batch():
         events = [device.start(p, stream=die) for die, p in zip(dies, prepared, strict=True)]
     cycles = max(event.wait().cycles for event in events)
-    end = device.transport.cycle
+    end, after = device.transport.cycle, device.transport.statistics()
     result = np.concatenate([device.get(t, stream=d) for d, t in zip(dies, parts, strict=True)], 1)
-    return Run(result, cycles, end)
+    for tensor in freed:
+        device.release(tensor)
+    return Run(result, cycles, end, after["seconds"] - before["seconds"],
+               after["cycles"] - before["cycles"])
 
 
 def steady(records, first, last, cycles_of_work):

@@ -1,0 +1,102 @@
+"""The main job as a measurement: accuracy in two weight formats, bit-exactness, speed, memory."""
+import resource
+from dataclasses import dataclass
+
+import numpy as np
+
+from host.counters import STATES
+from host.driver import Device
+from host.embed import Encoder, cosine
+from host.isa import Format, Rule, Unit
+from host.models import minilm
+from host.outcome import Outcome
+from host.transport import open_package
+
+FORMATS = {"mxfp8": Format.E4M3, "mxfp4": Format.E2M1}
+METRIC = {"mxfp8": "min_cosine_mxfp8", "mxfp4": "min_cosine_mxfp4w"}
+MACS_PER_TOKEN = 6 * (4 * 384 * 384 + 2 * 384 * 1536)
+
+
+@dataclass
+class Report:
+    """Everything that the main job prints and draws."""
+
+    outcome: Outcome
+    texts: list
+    similarity: np.ndarray
+    reference: np.ndarray
+    cosines: np.ndarray
+    layers: list        # per stage: elements compared, elements equal
+    totals: object
+    statistics: dict
+    timeline: object = None
+
+
+def macs(ids):
+    """Useful MACs of the encoder for tokenised texts: matrices, scores, weighted sums."""
+    return sum(len(i) * MACS_PER_TOKEN + 6 * 2 * len(i) ** 2 * 384 for i in ids)
+
+
+def compare(result, golden):
+    """Elements compared and equal, stage by stage."""
+    return [(sum(x.size for x in mine), sum(int((x == y).sum()) for x, y in
+                                            zip(mine, theirs, strict=True)))
+            for mine, theirs in zip(result.states, golden, strict=True)]
+
+
+def job(options, texts=minilm.SENTENCES, weights="mxfp8", *, resident=True, record=False):
+    """Run the main job once, and compare it with the golden model and with FP32."""
+    ids = minilm.tokenise(texts)
+    parameters = minilm.load()
+    with open_package(options, record=record) as transport:
+        device = Device(transport)
+        encoder = Encoder(device, parameters, weight_format=FORMATS[weights],
+                          weight_rule=Rule.EVEN, rule=Rule.RCEIL, resident=resident)
+        result = encoder.run(ids, progress=lambda done, total: options.step(
+            done, total + 2, f"layers on the package ({weights} weights)"))
+        statistics = transport.statistics()
+        timeline = transport.timeline() if record else None
+        peak = peak_memory_mb(transport)
+    stages = len(result.states) + 3
+    options.step(stages - 1, stages, "golden model")
+    states, vectors = encoder.golden(result.shares)
+    reference = np.stack([minilm.reference(parameters, i)[0] for i in ids])
+    options.step(stages, stages, "done")
+    layers = compare(result, states)
+    layers.append((vectors.size, int((result.vectors.view(np.uint32) == vectors).sum())))
+    cosines = cosine(result.vectors, reference)
+    outcome = Outcome("embed", options.package)
+    useful = macs(ids)
+    seconds = statistics["seconds"]
+    outcome.metrics = {
+        METRIC[weights]: cosines.min(), "cycles": result.cycles,
+        "simulated_khz": statistics["cycles"] / seconds / 1e3,
+        "mac_evals_per_second": useful / seconds, "peak_memory_mb": peak,
+        "elements_compared": sum(n for n, _ in layers),
+        **{f"{unit.name.lower()}_busy": result.counters.fraction(unit, STATES[0])
+           for unit in Unit if unit != Unit.COMMAND_PROCESSOR}}
+    outcome.checks = {"bit_exact": all(n == equal for n, equal in layers)}
+    outcome.config = {"texts": len(ids), "tokens": sum(len(i) for i in ids), "weights": weights,
+                      "activations": "mxfp8", "weight_rule": "EVEN", "activation_rule": "RCEIL",
+                      "parameters_resident": resident}
+    v = result.vectors.astype(np.float64)
+    return Report(outcome, list(texts), v @ v.T, reference @ reference.T, cosines, layers,
+                  result.counters, statistics, timeline)
+
+
+def peak_memory_mb(transport):
+    """Largest resident memory of this process and its workers [MB]."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return own / 1000 + transport.worker_memory_mb()
+
+
+def run(options):
+    """Both weight formats; the figures of the first stand for the run."""
+    first = job(options, weights="mxfp8").outcome
+    second = job(options, weights="mxfp4").outcome
+    first.metrics[METRIC["mxfp4"]] = second.metrics[METRIC["mxfp4"]]
+    first.metrics["cycles_mxfp4w"] = second.metrics["cycles"]
+    first.metrics["peak_memory_mb"] = max(first.metrics["peak_memory_mb"],
+                                          second.metrics["peak_memory_mb"])
+    first.checks["bit_exact"] &= second.checks["bit_exact"]
+    return first

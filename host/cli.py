@@ -1,0 +1,183 @@
+"""The command ``mxlet``."""
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from host import transport
+from host.driver import DeviceError, DeviceTimeout
+from host.models.minilm import SENTENCES, ModelError
+from host.outcome import Options
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                  help="An open, cycle-accurate model of an MTIA-class accelerator family.")
+console = Console()
+messages = Console(stderr=True)
+
+
+class UserError(Exception):
+    """A mistake of the user: one sentence that says what was wrong and what would be right."""
+
+
+Package = Annotated[str, typer.Option("--package", help="package to run on")]
+Json = Annotated[str | None, typer.Option("--json", help="write JSON to this file, or - ")]
+Threads = Annotated[int, typer.Option(help="worker threads of the co-simulation")]
+Processes = Annotated[int, typer.Option(help="worker processes instead of threads")]
+
+
+@contextmanager
+def progress():
+    """Progress callback: a bar on a terminal, plain lines elsewhere."""
+    if not messages.is_terminal:
+        last = [None, 0.0]
+
+        def plain(done, total, text):
+            now = time.monotonic()
+            if text != last[0] or now - last[1] > 5 or done == total:
+                messages.print(f"[{done}/{total}] {text}", markup=False, highlight=False)
+                last[:] = text, now
+        yield plain
+        return
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                  TimeElapsedColumn(), console=messages, transient=True) as bar:
+        task = bar.add_task("start", total=None)
+        yield lambda done, total, text: bar.update(task, completed=done, total=total,
+                                                   description=text)
+
+
+def options(package, threads, processes, callback, **more):
+    if package not in transport.packages():
+        raise UserError(f"Package {package!r} does not exist; there are "
+                        f"{', '.join(transport.packages())}")
+    if threads < 1 or processes < 0:
+        raise UserError("Workers must be positive: --threads 1 or more, --processes 0 or more")
+    return Options(package, threads, processes, progress=callback, **more)
+
+
+@app.command()
+def packages(json: Json = None):
+    """Show the packages side by side: structure and peaks."""
+    rows = transport.package_rows()
+    if json:
+        transport.write_packages(rows, json)
+        return
+    table = Table(title="Packages, sim size", title_justify="left")
+    table.add_column("")
+    for name in rows:
+        table.add_column(name, justify="right")
+    for key in next(iter(rows.values())):
+        table.add_row(key.replace("_", " "), *(f"{row[key]:,}" for row in rows.values()))
+    console.print(table)
+
+
+@app.command()
+def generate(top: Annotated[str, typer.Argument(help="a chiplet, or all")],
+             out: Annotated[Path, typer.Option("-o", "--out", help="folder")],
+             size: Annotated[str, typer.Option(help="sim or full")] = "sim",
+             check: Annotated[bool, typer.Option(help="lint with Verilator and Icarus")] = True):
+    """Write the Verilog of a chiplet."""
+    tops = transport.tops()
+    names = list(tops) if top == "all" else [top]
+    if names[0] not in tops:
+        raise UserError(f"Top {top!r} does not exist; there are {', '.join(tops)}, all")
+    if size != "sim":
+        raise UserError(f"Size must be 'sim', not {size!r}")
+    failed = False
+    for name in names:
+        path, problems = transport.generate(name, out, check=check)
+        console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
+        for problem in problems:
+            failed = True
+            messages.print(problem, markup=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(job: Annotated[str, typer.Argument(help="embed")], package: Package = "mtia450",
+        text: Annotated[list[str] | None, typer.Option(help="a sentence; may be repeated")] = None,
+        file: Annotated[Path | None, typer.Option(help="a file with a sentence a line")] = None,
+        weights: Annotated[str, typer.Option(help="mxfp8 or mxfp4")] = "mxfp8",
+        upload: Annotated[bool, typer.Option(
+            help="copy the parameters through host interface and link")] = False,
+        out: Annotated[Path | None, typer.Option(help="folder for pictures")] = None,
+        waves: Annotated[Path | None, typer.Option(help="write waveforms (FST)")] = None,
+        trace: Annotated[Path | None, typer.Option(help="write a Perfetto trace")] = None,
+        threads: Threads = 2, processes: Processes = 0, json: Json = None):
+    """Run a job on a co-simulated package."""
+    from host import report
+    from host.bench import embed
+    if job != "embed":
+        raise UserError(f"Job {job!r} does not exist; there is embed")
+    if weights not in embed.FORMATS:
+        raise UserError(f"Weights must be {' or '.join(embed.FORMATS)}, not {weights!r}")
+    texts = list(text or [])
+    if file is not None:
+        if not file.is_file():
+            raise UserError(f"File {str(file)!r} does not exist")
+        texts += [line for line in file.read_text().splitlines() if line.strip()]
+    if file is not None and not texts:
+        raise UserError(f"File {str(file)!r} has no sentence: give at least one line")
+    with progress() as callback:
+        result = embed.job(
+            options(package, threads, processes, callback, waves=waves, trace=trace),
+            texts or SENTENCES, weights, resident=not upload, record=out is not None)
+    if json != "-":
+        report.print_embed(result, console)
+    if out is not None:
+        for path in report.pictures(result, out):
+            messages.print(f"picture: {path}", highlight=False, soft_wrap=True)
+    finish(result.outcome, json)
+
+
+@app.command()
+def bench(name: Annotated[str | None, typer.Argument(help="gemm, embed or simspeed")] = None,
+          every: Annotated[bool, typer.Option("--all", help="all of them")] = False,
+          package: Package = "mtia450", threads: Threads = 2, processes: Processes = 0,
+          json: Json = None):
+    """Measure; figures go to benchmarks/NAME.json as well when all are measured."""
+    from host.bench import BENCHES
+    from host.report import outcome_table
+    if not every and name not in BENCHES:
+        raise UserError(f"Bench {name!r} does not exist; there are {', '.join(BENCHES)}")
+    passed = True
+    for each in BENCHES if every else [name]:
+        with progress() as callback:
+            outcome = BENCHES[each](options(package, threads, processes, callback))
+        if json != "-":
+            console.print(outcome_table(outcome))
+        if every:
+            outcome.config["commit"] = transport.commit()
+            outcome.write(Path("benchmarks") / f"{each}.json")
+        elif json:
+            outcome.write(json)
+        passed &= outcome.passed
+    raise typer.Exit(0 if passed else 1)
+
+
+def finish(outcome, json):
+    if json:
+        outcome.write(json)
+    raise typer.Exit(0 if outcome.passed else 1)
+
+
+def main():
+    """Run the command line; a user's mistake ends in one sentence and status 2."""
+    try:
+        app()
+    except (UserError, ModelError, transport.PackageError) as error:
+        messages.print(f"mxlet: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except (DeviceError, DeviceTimeout) as error:
+        messages.print(f"mxlet: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
