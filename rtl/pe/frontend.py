@@ -125,6 +125,7 @@ class UnitFrontend(wiring.Component):
             self.unit.idle.eq((queue.level == 0) & ~loaded & (running == 0) & (finished == 0)),
             self.unit.waiting.eq(waiting),
             self.unit.waiting_buffer.eq(self.buffers.acquire.payload.buffer),
+            self.unit.waiting_tag.eq(queue.r_data[16:32]),
         ]
         self._count(m, ended, waiting & ~loaded & (running == 0))
         return m

@@ -147,7 +147,8 @@ class UnitPort(wiring.Signature):
     """Port of a unit towards the command processor, seen by the unit.
 
     ``command``: 64-byte commands (512 bits, word 0 lowest). ``idle``: nothing queued, under way or
-    unreleased. ``waiting``/``waiting_buffer``: the CB that the unit waits for at the moment.
+    unreleased. ``waiting``, ``waiting_buffer``, ``waiting_tag``: the CB that a command waits
+    for at the moment, and the command's tag.
     ``error``: sticky until ``clear``; a unit in error takes no more work. ``clear``: one or more
     cycles; returns the unit to its reset state (the command processor first waits until no
     transfer is outstanding).
@@ -160,6 +161,7 @@ class UnitPort(wiring.Signature):
         super().__init__({
             "command": In(stream.Signature(LINE_BITS)), "clear": In(1), "launch": In(1),
             "idle": Out(1), "waiting": Out(1), "waiting_buffer": Out(range(BUFFERS)),
+            "waiting_tag": Out(16),
             "error": Out(data.StructLayout({"valid": 1, "code": ErrorCode, "field": 8,
                                             "tag": 16})),
             "counters": Out(data.ArrayLayout(32, 16)), "state": Out(UnitState)})
