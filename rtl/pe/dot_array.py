@@ -1,0 +1,176 @@
+"""The array of multiply-accumulate cells: rows of A times lanes of B."""
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect
+
+from rtl.common.clockgate import gated_domain
+from rtl.common.place import Place
+from rtl.mx.cell import Mx4Cell
+from rtl.mx.decode import Mx4Decoder
+from rtl.mx.formats import Format
+from rtl.pe.a_buffer import BEAT_BITS
+from rtl.pe.beat_sequencer import Path, beat_layout
+from rtl.pe.interfaces import LINE_BITS
+
+STAGES = 4      # raw operand, decoded operand, dot product, accumulator
+PATHS = {Path.MX4: (Mx4Decoder, Mx4Cell, 128)}   # decoder, cell, element bits of a beat
+
+
+class OperandEdge(wiring.Component):
+    """Registers a block as it comes, decodes it, and registers the decoded block and its scale.
+
+    Latency is 2 cycles, throughput 1 block a cycle. With the first register in the clock domain of
+    the path, its decoder sees nothing of the blocks for other paths. Source: this project's choice.
+
+    Parameters
+    ----------
+    path : Path
+        Kind of cell. :exc:`ValueError` if there is none.
+    side : str
+        "a" or "b".
+
+    Members
+    -------
+    codes : In(128) or In(256)
+        Packed elements.
+    format : In(Format)
+        Their format.
+    scale : In(8)
+        Their scale.
+    o : Out
+        Decoded block, as the decoder gives it.
+    o_scale : Out(8)
+        Its scale.
+    """
+
+    def __init__(self, *, path, side):
+        if path not in PATHS:
+            raise ValueError(f"Path must be one of {list(PATHS)}, not {path!r}")
+        self.path = path.name
+        self.side = side
+        make, _, self.bits = PATHS[path]
+        self._decoder = make(side=side)
+        super().__init__({"codes": In(self.bits), "format": In(Format), "scale": In(8),
+                          "o": self._decoder.signature.members["o"], "o_scale": Out(8)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.decoder = decoder = self._decoder
+        codes, scale = Signal(self.bits, reset_less=True), Signal(8, reset_less=True)
+        m.d.sync += [codes.eq(self.codes), scale.eq(self.scale), self.o_scale.eq(scale)]
+        m.d.comb += decoder.codes.eq(codes)
+        if "format" in decoder.signature.members:
+            format = Signal(Format, reset_less=True)
+            m.d.sync += format.eq(self.format)
+            m.d.comb += decoder.format.eq(format)
+        decoded = self.signature.members["o"].signature
+        for (_, _, register), (_, _, value) in zip(decoded.flatten(self.o),
+                                                   decoded.flatten(decoder.o), strict=True):
+            m.d.sync += register.eq(value)
+        return m
+
+
+class DotArray(wiring.Component):
+    """Multiplies a block of every row of A by a block of every lane of B, and accumulates.
+
+    A beat a cycle. The sums are there 4 cycles after the beat that ended them. The clock of a path
+    runs only while one of its beats is under way. Source: this project's choice.
+
+    Parameters
+    ----------
+    rows : int
+        Rows of A, 1 to 16.
+    lanes : int
+        Lanes of B.
+
+    Members
+    -------
+    beat : In(beat_layout(lanes=lanes))
+        What the operands are.
+    a_format, b_format : In(Format)
+        Formats.
+    a_elements : In(256).array(rows)
+        Blocks of A, from the lowest bit.
+    a_scales : In(8).array(rows)
+        Their scales.
+    b_elements : In(256)
+        Block of B for lane 0.
+    b_more_elements : In(128).array(lanes - 1)
+        Blocks of B for the other lanes.
+    b_scales : In(8).array(lanes)
+        Their scales.
+    put : Out(1)
+        Sums are finished.
+    group : Out(range(lanes + 1))
+        In how many lanes.
+    lines : Out(512).array(lanes)
+        One line a lane: an FP32 sum for each row, zero for rows that do not count.
+    """
+
+    def __init__(self, *, rows, lanes):
+        if not isinstance(rows, int) or not 1 <= rows <= 16:
+            raise ValueError(f"Rows must be in 1 to 16, not {rows!r}")
+        self.rows = rows
+        self.lanes = lanes
+        super().__init__({
+            "beat": In(beat_layout(lanes=lanes)), "a_format": In(Format), "b_format": In(Format),
+            "a_elements": In(BEAT_BITS).array(rows), "a_scales": In(8).array(rows),
+            "b_elements": In(BEAT_BITS), "b_more_elements": In(128).array(lanes - 1),
+            "b_scales": In(8).array(lanes), "put": Out(1), "group": Out(range(lanes + 1)),
+            "lines": Out(LINE_BITS).array(lanes)})
+
+    def elaborate(self, platform):
+        m = Module()
+        stages = [self.beat]
+        for i in range(STAGES):
+            stage = Signal(beat_layout(lanes=self.lanes), name=f"stage{i}")
+            m.d.sync += stage.eq(stages[-1])
+            stages.append(stage)
+        final = stages[-1]
+
+        sums = {}
+        for path, (_, cell, bits) in PATHS.items():
+            name = path.name.lower()
+            under_way = Cat(stage.valid & (stage.path == path) for stage in stages[:-1]).any()
+            gated_domain(m, name=name, enable=ResetSignal("sync") | under_way)
+            sums[path] = self._place(m, path, cell, bits, name, stages[2])
+        m.d.comb += [self.put.eq(final.valid & final.last), self.group.eq(final.group)]
+        counted = Signal(self.rows)
+        m.d.comb += counted.eq((1 << final.rows) - 1)
+        for i, line in enumerate(self.lines):
+            here = sums if i == 0 else {Path.MX4: sums[Path.MX4]}
+            for r in range(self.rows):
+                value = here[Path.MX4][i][r]
+                for path in here:
+                    value = Mux(final.path == path, here[path][i][r], value)
+                m.d.comb += line[32 * r:32 * (r + 1)].eq(Mux(counted[r], value, 0))
+        return m
+
+    def _place(self, m, path, cell, bits, name, beat):
+        """Edges and cells of one path; gives their accumulators, by lane and row."""
+        lanes = self.lanes if path == Path.MX4 else 1
+        a_edges = []
+        for r in range(self.rows):
+            m.submodules[f"{name}_a{r}"] = edge = Place(OperandEdge(path=path, side="a"),
+                                                        domain=name)
+            m.d.comb += [edge.codes.eq(self.a_elements[r][:bits]),
+                         edge.format.eq(self.a_format), edge.scale.eq(self.a_scales[r])]
+            a_edges.append(edge)
+        accumulators = []
+        for i in range(lanes):
+            m.submodules[f"{name}_b{i}"] = b_edge = Place(OperandEdge(path=path, side="b"),
+                                                          domain=name)
+            codes = self.b_elements[:bits] if i == 0 else self.b_more_elements[i - 1]
+            m.d.comb += [b_edge.codes.eq(codes), b_edge.format.eq(self.b_format),
+                         b_edge.scale.eq(self.b_scales[i])]
+            accumulators.append([])
+            for r, a_edge in enumerate(a_edges):
+                m.submodules[f"{name}_cell{i}_{r}"] = placed = Place(cell(), domain=name)
+                connect(m, a_edge.o, placed.a)
+                connect(m, b_edge.o, placed.b)
+                m.d.comb += [
+                    placed.scale_a.eq(a_edge.o_scale), placed.scale_b.eq(b_edge.o_scale),
+                    placed.valid.eq(beat.valid & (beat.path == path)),
+                    placed.first.eq(beat.first), placed.last.eq(beat.last)]
+                accumulators[i].append(placed.acc)
+        return accumulators
