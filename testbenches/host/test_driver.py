@@ -1,0 +1,114 @@
+"""Tests of host/driver.py against a package without time."""
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from host.driver import Device, DeviceError, DeviceTimeout, Heap
+from host.isa import Code, Format, Op, Region, command
+from host.program import Program
+from testbenches.host_fake import Configuration, FakePackage
+
+
+def device():
+    return Device(FakePackage(Configuration(dies=2, pes=2)))
+
+
+def test_copies_return_what_they_brought():
+    d = device()
+    data = np.random.default_rng(0).integers(0, 256, 1001, dtype=np.uint8)
+    for die, region in ((0, Region.SRAM), (1, Region.HBM)):
+        at = d.alloc(die, len(data), region)
+        d.write(at, data)
+        np.testing.assert_array_equal(d.read(at, len(data)), data)
+
+
+def test_more_submissions_than_the_ring_holds():
+    d = device()
+    at = d.alloc(0, 64 * 200)
+    for i in range(200):
+        d.write(at + 64 * i, np.full(64, i, np.uint8))
+    np.testing.assert_array_equal(d.read(at, 64 * 200)[::64], np.arange(200))
+
+
+def test_staging_memory_is_given_back():
+    d = device()
+    free = list(d.host_heap.free)
+    for _ in range(50):
+        d.write(d.alloc(0, 64), np.zeros(64, np.uint8))
+    d.synchronize()
+    assert d.host_heap.free == free
+
+
+def test_error_names_the_code_and_the_others_go_on():
+    d = device()
+    bad = d.write(0xF << 40, np.zeros(64, np.uint8))
+    good = d.write(d.alloc(0, 64), np.ones(64, np.uint8))
+    good.wait()
+    with pytest.raises(DeviceError, match="BAD_ADDRESS"):
+        bad.wait()
+    with pytest.raises(DeviceError, match="BAD_ADDRESS"):
+        d.write(0xF << 40, np.zeros(64, np.uint8))
+        d.synchronize()
+
+
+def test_unknown_command_ends_in_an_error_completion():
+    d = device()
+    program = Program()
+    program.commands.append(command(0x77))
+    with pytest.raises(DeviceError) as caught:
+        d.launch(0, {0: program}).wait()
+    assert caught.value.completion.code == Code.BAD_COMMAND
+
+
+def test_a_completion_nobody_waits_for_stops_nothing():
+    d = device()
+    d.write(d.alloc(0, 64), np.zeros(64, np.uint8))
+    d.pending.clear()
+    d.order.clear()
+    d.read(d.alloc(0, 64), 64)
+
+
+def test_time_out_names_what_did_not_complete():
+    d = device()
+    d.transport.run_until_interrupt = lambda cycles: setattr(
+        d.transport, "cycle", d.transport.cycle + cycles)
+    event = d.write(d.alloc(0, 64), np.zeros(64, np.uint8))
+    with pytest.raises(DeviceTimeout, match="After 1000 cycles .* Copy of 64 bytes"):
+        event.wait(timeout=1000)
+
+
+def test_buffers_beyond_local_memory_are_refused():
+    program = Program(local_lines=10)
+    program.buffer(8)
+    with pytest.raises(ValueError, match="need 11 lines, local memory has 10"):
+        program.buffer(3)
+    assert program.commands[0][0] & 0xff == Op.CB_CONFIG
+
+
+def test_formats_of_operands_are_padded_to_blocks():
+    assert Format.E2M1.row_bytes(33) == 32
+    assert Format.E4M3.row_bytes(33) == 64
+    assert Format.BF16.row_bytes(33) == 66
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5000)), max_size=60))
+def test_heap_gives_disjoint_pieces_and_takes_them_back(steps):
+    heap, live = Heap(64, 64 * 500), {}
+    for take, value in steps:
+        if take or not live:
+            try:
+                at = heap.alloc(value)
+            except MemoryError:
+                continue
+            size = max(-(-value // 64), 1) * 64
+            assert all(at + size <= b or b + s <= at for b, s in live.items())
+            assert at % 64 == 0 and 64 <= at and at + size <= 64 + 64 * 500
+            live[at] = size
+        else:
+            at = sorted(live)[value % len(live)]
+            heap.release(at)
+            del live[at]
+    for at in live:
+        heap.release(at)
+    assert heap.free == [(64, 64 * 500)]

@@ -1,0 +1,157 @@
+"""Tests of host/kernels: programs executed by golden machines, compared with the golden models."""
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cosim.golden import dot, simd
+from cosim.golden import transformer as golden
+from cosim.golden.function_tables import Function
+from host.driver import Device
+from host.isa import Format
+from host.kernels import rows
+from host.kernels.dots import k_chunks
+from host.kernels.matmul import matmul, partition, upper
+from host.tensor import pack
+from testbenches.host_fake import Configuration, FakePackage
+
+OPERANDS = [Format.E2M1, Format.E4M3, Format.E5M2, Format.BF16, Format.FP16]
+
+
+def device(*, pes=6, lines=8192):
+    return Device(FakePackage(Configuration(dies=1, pes=pes), lines=lines))
+
+
+def numbers(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def expected_product(x, w):
+    """FP32 sums of the chunks of K that a buffer of operand A holds, added in order."""
+    total = None
+    for chunk in k_chunks(x.columns, w.format, x.format):
+        parts = []
+        for packed in (w, x):
+            whole = packed.operand
+            stop = chunk.stop if chunk.stop < packed.columns else whole.codes.shape[1]
+            codes = whole.codes[:, chunk.start:stop]
+            block = 32 if w.format.is_mx and x.format.is_mx else 16
+            padded = np.zeros((len(codes), -(-codes.shape[1] // block) * block), codes.dtype)
+            padded[:, :codes.shape[1]] = codes
+            scales = None
+            if whole.scales is not None:
+                scales = whole.scales[:, chunk.start // 32:upper(stop, 32)]
+            parts.append(dot.Operand(whole.format, padded, scales))
+        width = min(p.codes.shape[1] for p in parts)
+        cut = [dot.Operand(p.format, p.codes[:, :width], p.scales) for p in parts]
+        sums = dot.matmul(*cut)
+        total = sums if total is None else total + sums
+    return total
+
+
+def check_product(m, n, k, a, b, **options):
+    d = device(**options)
+    x, w = pack(numbers(1, m, k), b), pack(numbers(2, n, k), a)
+    tx, tw = d.put(x, 0), d.put(w, 0)
+    ty = d.empty(0, m, n, Format.FP32)
+    lines = options.get("lines", 8192)
+    d.launch(0, matmul(tx, tw, ty, pes=d.pes, local_lines=lines)).wait()
+    result, wanted = d.get(ty), expected_product(x, w)
+    assert result.shape == (m, n)
+    np.testing.assert_array_equal(result.view(np.uint32), wanted.view(np.uint32))
+
+
+@pytest.mark.parametrize("a", OPERANDS)
+@pytest.mark.parametrize("b", OPERANDS)
+def test_product_of_every_format_pair(a, b):
+    check_product(9, 21, 96, a, b, pes=2)
+
+
+@pytest.mark.parametrize("m, n, k", [(1, 1, 1), (1, 17, 33), (50, 16, 64), (7, 100, 130)])
+@pytest.mark.parametrize("form", [Format.E2M1, Format.E4M3])
+def test_product_with_ragged_edges(m, n, k, form):
+    check_product(m, n, k, form, form)
+
+
+@pytest.mark.parametrize("a, b", [(Format.E4M3, Format.E4M3), (Format.E2M1, Format.BF16),
+                                  (Format.BF16, Format.E4M3)])
+def test_product_with_k_beyond_a_buffer(a, b):
+    check_product(5, 19, 2500, a, b, pes=2)
+
+
+def test_product_that_does_not_fit_into_local_memory_at_once():
+    check_product(60, 90, 256, Format.E4M3, Format.E4M3, pes=1, lines=400)
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 12), st.sampled_from([1, 3]))
+def test_partition_covers_every_element_once(m, n, pes, group):
+    covered = np.zeros((m, upper(n, 16)), int)
+    for (r0, r1), (t0, t1) in partition(m, n, pes, group):
+        covered[r0:r1, t0:t1] += 1
+    assert (covered == 1).all()
+
+
+def run_rows(kernel, y_format, *arrays, **options):
+    d = device(pes=4, lines=2048)
+    tensors = [d.put(pack(a, Format.FP32), 0) for a in arrays]
+    y = d.empty(0, arrays[0].shape[0], arrays[0].shape[1], y_format)
+    d.launch(0, kernel(*tensors, y, pes=d.pes, local_lines=2048, **options)).wait()
+    if y_format == Format.FP32:
+        return d.get(y).view(np.uint32)
+    return d.read(y.address, y.element_bytes), d.read(y.scales, y.scale_bytes)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 130))
+def test_softmax_of_any_shape(m, n):
+    x = numbers(m, m, n) * 4
+    wanted = golden.softmax(golden.bits(x), 0.25)
+    np.testing.assert_array_equal(run_rows(rows.softmax_rows, Format.FP32, x, scale=0.25), wanted)
+    exact = np.exp2((x - x.max(1, keepdims=True)) * 0.25 / np.log(2))
+    exact /= exact.sum(1, keepdims=True)
+    assert abs(wanted.view(np.float32) - exact).max() < 1e-5
+
+
+def test_layer_norm_of_ragged_rows():
+    x = numbers(3, 45, 100)
+    gamma, beta = numbers(4, 1, 100), numbers(5, 1, 100)
+    result = run_rows(lambda x, g, b, y, **o: rows.layer_norm_rows(x, g, b, y, **o), Format.FP32,
+                      x, gamma, beta)
+    wanted = golden.layer_norm(golden.bits(x), gamma[0], beta[0], 1e-5)
+    np.testing.assert_array_equal(result, wanted)
+
+
+def test_gelu_quantised_on_the_way_out():
+    x = numbers(6, 33, 96)
+    elements, scales = run_rows(rows.gelu, Format.E4M3, x)
+    codes, wanted = simd.simd(golden.bits(x), function=Function.GELU,
+                              destination=Format.E4M3)
+    np.testing.assert_array_equal(elements.reshape(33, -1)[:, :96], codes)
+    np.testing.assert_array_equal(scales[:33 * 4].reshape(33, 4)[:, :3], wanted)
+
+
+def test_residual_addition():
+    a, b = numbers(7, 40, 50), numbers(8, 40, 50)
+    np.testing.assert_array_equal(run_rows(rows.add, Format.FP32, a, b), (a + b).view(np.uint32))
+
+
+def test_gather_takes_rows_in_any_order():
+    d = device(pes=3)
+    table = numbers(9, 100, 40)
+    index = np.random.default_rng(1).integers(0, 100, 77).astype("<u4")
+    tensor = d.put(pack(table, Format.FP32), 0)
+    at = d.alloc(0, index.nbytes)
+    d.write(at, index)
+    y = d.empty(0, 77, 40, Format.FP32)
+    d.launch(0, rows.gather_rows(tensor, at, y, pes=d.pes)).wait()
+    np.testing.assert_array_equal(d.get(y), table[index])
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    d = device()
+    x, w = (d.put(pack(numbers(1, 4, k), Format.E4M3), 0) for k in (32, 64))
+    y = d.empty(0, 4, 4, Format.FP32)
+    with pytest.raises(ValueError, match="do not make a product"):
+        matmul(x, w, y, pes=d.pes)
+    with pytest.raises(ValueError, match="must be positive, not 0x4"):
+        d.empty(0, 0, 4, Format.FP32)
