@@ -1,0 +1,272 @@
+"""The command processor of a PE: runs a program, and ends it on an error."""
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from rtl.common.isa import (
+    CONFIG_BASE,
+    CONFIG_BUFFER,
+    CONFIG_SIZE,
+    OPCODE,
+    ROUTES,
+    TAG,
+    Opcode,
+    word,
+)
+from rtl.pe.circular_buffers import configure_layout
+from rtl.pe.interfaces import (
+    BUFFERS,
+    AccessError,
+    ErrorCode,
+    Unit,
+    UnitPort,
+    UnitState,
+    launch_layout,
+    report_layout,
+    request_layout,
+    response_layout,
+)
+from rtl.pe.program_fetch import ProgramFetch
+
+UNITS = [unit for unit in Unit if unit is not Unit.COMMAND_PROCESSOR]
+DEFAULT_WATCHDOG = 65536        # cycles, for a launch that gives 0 (this project's choice)
+NO_BUFFER = 255                 # field of a report: no circular buffer was waited for
+
+
+class CommandProcessor(wiring.Component):
+    """Fetches a program, hands its commands to the units, executes those for itself.
+
+    A command takes 2 cycles and goes to a unit in the second, as soon as the unit's queue has
+    room; ``CB_CONFIG``, ``FENCE``, ``BARRIER`` and ``END`` first wait until all units are idle.
+    A launch forgets all circular buffers. The first error of a unit (the lowest unit if several
+    come at once), of a fetch, of a command, an ``abort`` or the watchdog ends the program: the
+    units and the circular buffers are cleared, and it is reported when nothing is outstanding, or
+    after ``watchdog`` more cycles. The next launch is taken when nothing is outstanding.
+
+    The watchdog ends a program when for ``watchdog`` cycles no unit was busy, no command was
+    handed out and the program did not stand at a barrier. It names, in this order: the command
+    processor if it waits for a command, the lowest unit that waits for a circular buffer, the
+    lowest unit that is not idle; the field is the circular buffer, or 255 if none is waited for.
+    Source: this project's choice.
+
+    Parameters
+    ----------
+    lines : int
+        Size of local memory [line].
+
+    Members
+    -------
+    launch : In(stream.Signature(launch_layout()))
+        Starts a program; ready only while none runs. ``ready`` is a function of registers.
+    report : Out(stream.Signature(report_layout()))
+        How it ended. Registered.
+    arrive, proceed : Out(1), In(1)
+        One cycle each: at a barrier; leave it. ``arrive`` is registered.
+    abort : In(1)
+        Ends a program with ``ABORTED``; without effect if none runs.
+    units : In(UnitPort()).array(7)
+        Ports to the units 1 to 7, in this order.
+    configure : Out(configure_layout(lines=lines)), forget : Out(1)
+        To the table of circular buffers.
+    request, response : Out(stream.Signature(request_layout())), In(...)
+        Fetches.
+    outstanding : In(1)
+        A unit's transfer is under way.
+    counters : Out(data.ArrayLayout(32, 16))
+        0 busy, 1 starved (waits for a command), 2 blocked (waits for units, a barrier),
+        3 commands, 4 cycles since launch, 5 last error: code 7:0, unit 11:8, field 23:16.
+    state : Out(UnitState)
+        What it did in the cycle before.
+    idle : Out(1)
+        No program runs and no report waits. A function of registers.
+    """
+
+    def __init__(self, *, lines):
+        self.lines = lines
+        super().__init__({
+            "launch": In(stream.Signature(launch_layout())),
+            "report": Out(stream.Signature(report_layout())),
+            "arrive": Out(1), "proceed": In(1), "abort": In(1),
+            "units": In(UnitPort()).array(len(UNITS)),
+            "configure": Out(configure_layout(lines=lines)), "forget": Out(1),
+            "request": Out(stream.Signature(request_layout())),
+            "response": In(stream.Signature(response_layout())), "outstanding": In(1),
+            "counters": Out(data.ArrayLayout(32, 16)), "state": Out(UnitState), "idle": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.fetch = fetch = ProgramFetch()
+        connect(m, fetch.request, flipped(self.request))
+        connect(m, flipped(self.response), fetch.response)
+
+        command = Signal(512)
+        pending, taken = Signal(len(UNITS)), Signal(len(UNITS))     # units yet to take the command
+        outcome, reason = Signal(report_layout()), Signal(report_layout())
+        stop, progress, busy, waits, quiet, cleared = (Signal() for _ in range(6))
+        units_idle = Cat(unit.idle for unit in self.units).all()
+        m.d.comb += [
+            command.eq(fetch.o.payload.command), quiet.eq(~fetch.outstanding & ~self.outstanding),
+            fetch.start.valid.eq(self.launch.valid & self.launch.ready),
+            fetch.start.address.eq(self.launch.payload.program),
+            self.report.payload.eq(outcome),
+        ]
+        for index, unit in enumerate(self.units):
+            m.d.comb += [unit.command.payload.eq(command), unit.launch.eq(fetch.start.valid),
+                         unit.command.valid.eq(pending[index]),
+                         taken[index].eq(pending[index] & unit.command.ready)]
+        m.d.sync += [pending.eq(pending & ~taken), self.arrive.eq(0)]
+        with m.If(self.report.ready):
+            m.d.sync += self.report.valid.eq(0)
+        patience, expired = self._watch(m, stop, reason, progress, waits, command[TAG])
+
+        def consume():
+            m.d.comb += [fetch.o.ready.eq(1), progress.eq(1)]
+            m.next = "NEXT"
+
+        def refuse(code, field=0, tag=command[TAG]):
+            m.d.sync += [outcome.eq(0), outcome.code.eq(code), outcome.tag.eq(tag),
+                         outcome.field.eq(field)]
+            m.next = "STOP"
+
+        def stopped():
+            """Guards a state of a running program; its work follows in ``m.Elif``."""
+            with m.If(stop):
+                m.d.sync += outcome.eq(reason)
+                m.next = "STOP"
+
+        with m.FSM() as fsm:
+            with m.State("IDLE"):
+                m.d.comb += [self.launch.ready.eq(1), self.forget.eq(self.launch.valid),
+                             progress.eq(1), self.idle.eq(1)]
+                with m.If(self.launch.valid):
+                    m.d.sync += patience.eq(Mux(self.launch.payload.watchdog == 0,
+                                                DEFAULT_WATCHDOG, self.launch.payload.watchdog))
+                    m.next = "NEXT"
+            with m.State("NEXT"):
+                m.d.comb += [waits.eq(~fetch.o.valid), busy.eq(fetch.o.valid)]
+                stopped()
+                with m.Elif(fetch.o.valid):
+                    self._decode(m, fetch.o.payload, pending, consume, refuse)
+            with m.State("ISSUE"):
+                m.d.comb += [busy.eq(taken.any()), progress.eq(taken.any())]
+                stopped()
+                with m.Elif((pending & ~taken) == 0):
+                    consume()
+            with m.State("FENCE"):
+                stopped()
+                with m.Elif(units_idle):
+                    with m.Switch(command[OPCODE]):
+                        with m.Case(Opcode.CB_CONFIG):
+                            self._configure(m, command, consume, refuse)
+                        with m.Case(Opcode.FENCE):
+                            consume()
+                        with m.Case(Opcode.BARRIER):
+                            m.d.sync += self.arrive.eq(1)
+                            m.next = "BARRIER"
+                        with m.Case(Opcode.END):
+                            consume()
+                            refuse(ErrorCode.OK)
+                            m.d.sync += self.report.valid.eq(1)
+                            m.next = "SETTLE"
+            with m.State("BARRIER"):
+                m.d.comb += progress.eq(1)
+                stopped()
+                with m.Elif(self.proceed):
+                    consume()
+            with m.State("STOP"):
+                m.d.comb += [Cat(unit.clear for unit in self.units).eq(~0), self.forget.eq(1)]
+                m.d.sync += [pending.eq(0), cleared.eq(1)]
+                with m.If((quiet & cleared) | expired):
+                    m.d.sync += cleared.eq(0)
+                    m.d.sync += self.report.valid.eq(1)
+                    m.next = "SETTLE"
+            with m.State("SETTLE"):
+                with m.If(quiet & ~self.report.valid):
+                    m.next = "IDLE"
+        ended = fsm.ongoing("STOP") | fsm.ongoing("SETTLE")
+        m.d.comb += fetch.stop.eq(ended)
+        self._count(m, busy, waits, ~self.idle & ~ended, fetch.o.valid & fetch.o.ready, outcome)
+        return m
+
+    def _decode(self, m, fetched, pending, consume, refuse):
+        """Work of the state "NEXT" with a command at hand."""
+        with m.If(fetched.error == AccessError.ADDRESS):
+            refuse(ErrorCode.BAD_ADDRESS, tag=0)
+        with m.Elif(fetched.error == AccessError.POISON):
+            refuse(ErrorCode.POISON, tag=0)
+        with m.Else():
+            with m.Switch(fetched.command[OPCODE]):
+                with m.Case(Opcode.NOP):
+                    consume()
+                with m.Case(Opcode.CB_CONFIG, Opcode.FENCE, Opcode.BARRIER, Opcode.END):
+                    m.next = "FENCE"
+                for route in ROUTES:
+                    with m.Case(route.opcode):
+                        m.d.sync += pending.eq(sum(1 << UNITS.index(u) for u in route.units))
+                        m.next = "ISSUE"
+                with m.Default():
+                    refuse(ErrorCode.BAD_COMMAND)
+
+    def _configure(self, m, command, consume, refuse):
+        """``CB_CONFIG``, when all units are idle."""
+        buffer, base, size = (word(command, w) for w in (CONFIG_BUFFER, CONFIG_BASE, CONFIG_SIZE))
+        m.d.comb += [self.configure.buffer.eq(buffer), self.configure.base.eq(base),
+                     self.configure.size.eq(size)]
+        with m.If(buffer >= BUFFERS):
+            refuse(ErrorCode.BAD_FIELD, CONFIG_BUFFER)
+        with m.Elif(base >= self.lines):
+            refuse(ErrorCode.BAD_FIELD, CONFIG_BASE)
+        with m.Elif((size == 0) | (size > self.lines - base)):
+            refuse(ErrorCode.BAD_FIELD, CONFIG_SIZE)
+        with m.Else():
+            m.d.comb += self.configure.valid.eq(1)
+            consume()
+
+    def _watch(self, m, stop, reason, progress, waits, tag):
+        """Why a running program has to end, if it has to; the watchdog."""
+        patience, timer, expired = Signal(32), Signal(32), Signal()
+        moving = progress | Cat(unit.state == UnitState.BUSY for unit in self.units).any()
+        m.d.comb += expired.eq(timer == patience)
+        m.d.sync += timer.eq(Mux(moving | expired, 0, timer + 1))
+        errors = [unit.error for unit in self.units]
+        m.d.comb += stop.eq(Cat(e.valid for e in errors).any() | self.abort | expired)
+
+        def blame(cases, code=None):
+            """Fills ``reason`` for the first case that holds: (condition, unit, field, tag)."""
+            for index, (condition, unit, field, of) in enumerate(cases):
+                with (m.If if index == 0 else m.Elif)(condition):
+                    m.d.comb += [reason.unit.eq(unit), reason.field.eq(field), reason.tag.eq(of)]
+
+        with m.If(Cat(e.valid for e in errors).any()):
+            blame([(e.valid, unit, e.field, e.tag) for unit, e in zip(UNITS, errors, strict=True)])
+            for e in reversed(errors):
+                with m.If(e.valid):
+                    m.d.comb += reason.code.eq(e.code)
+        with m.Elif(self.abort):
+            m.d.comb += [reason.code.eq(ErrorCode.ABORTED), reason.tag.eq(Mux(waits, 0, tag))]
+        with m.Else():
+            m.d.comb += reason.code.eq(ErrorCode.WATCHDOG)
+            ports = list(zip(UNITS, self.units, strict=True))
+            blame([(waits, Unit.COMMAND_PROCESSOR, NO_BUFFER, 0)]
+                  + [(p.waiting, unit, p.waiting_buffer, p.waiting_tag) for unit, p in ports]
+                  + [(~p.idle, unit, NO_BUFFER, 0) for unit, p in ports]
+                  + [(1, Unit.COMMAND_PROCESSOR, NO_BUFFER, tag)])
+        return patience, expired
+
+    def _count(self, m, busy, waits, running, consumed, outcome):
+        """Counters and state."""
+        counts = [Signal(32, name=n) for n in ("busy", "starved", "blocked", "commands", "cycles")]
+        state = Signal(UnitState)
+        with m.If(running):
+            m.d.comb += state.eq(Mux(busy, UnitState.BUSY,
+                                     Mux(waits, UnitState.STARVED, UnitState.BLOCKED)))
+        steps = [state == UnitState.BUSY, state == UnitState.STARVED, state == UnitState.BLOCKED,
+                 consumed, running]
+        for counter, step in zip(counts, steps, strict=True):
+            with m.If(self.launch.valid & self.launch.ready):
+                m.d.sync += counter.eq(0)
+            with m.Elif(step):
+                m.d.sync += counter.eq(counter + 1)
+        m.d.sync += self.state.eq(state)
+        error = Cat(outcome.code, outcome.unit, C(0, 4), outcome.field, C(0, 8))
+        m.d.comb += self.counters.eq(Cat(*counts, error))
