@@ -28,7 +28,7 @@ from rtl.pe.interfaces import (
 )
 from rtl.pe.program_fetch import ProgramFetch
 
-UNITS = [unit for unit in Unit if unit is not Unit.COMMAND_PROCESSOR]
+UNITS = tuple(unit for unit in Unit if unit is not Unit.COMMAND_PROCESSOR)
 DEFAULT_WATCHDOG = 65536        # cycles, for a launch that gives 0 (this project's choice)
 NO_BUFFER = 255                 # field of a report: no circular buffer was waited for
 
@@ -53,6 +53,8 @@ class CommandProcessor(wiring.Component):
     ----------
     lines : int
         Size of local memory [line].
+    units : sequence of Unit
+        Units that are there; the commands of others are unknown.
 
     Members
     -------
@@ -81,8 +83,9 @@ class CommandProcessor(wiring.Component):
         No program runs and no report waits. A function of registers.
     """
 
-    def __init__(self, *, lines):
+    def __init__(self, *, lines, units=UNITS):
         self.lines = lines
+        self.present = tuple(units)
         super().__init__({
             "launch": In(stream.Signature(launch_layout())),
             "report": Out(stream.Signature(report_layout())),
@@ -201,6 +204,8 @@ class CommandProcessor(wiring.Component):
                 with m.Case(Opcode.CB_CONFIG, Opcode.FENCE, Opcode.BARRIER, Opcode.END):
                     m.next = "FENCE"
                 for route in ROUTES:
+                    if not set(route.units) <= set(self.present):
+                        continue
                     with m.Case(route.opcode):
                         m.d.sync += pending.eq(sum(1 << UNITS.index(u) for u in route.units))
                         m.next = "ISSUE"

@@ -1,0 +1,121 @@
+"""The way of a PE's clients to memory, and of others to the PE's registers."""
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from rtl.common.arbiter import RoundRobin
+from rtl.common.queue import Queue
+from rtl.common.select import one_of
+from rtl.pe.interfaces import AccessError, Unit, request_layout, response_layout
+
+CLIENT_BIT = 6      # of a tag: bits 7:6 name the client, bits 5:0 are its own
+
+
+class MemoryPort(wiring.Component):
+    """Shares the PE's requests and responses among up to 4 clients, by the upper tag bits.
+
+    Latency 1 cycle each way, throughput one request and one response a cycle. Clients take turns;
+    a request not yet accepted may be withdrawn. All but the last client only read, so data and
+    mask are those of the last.
+
+    Parameters
+    ----------
+    clients : int
+        2 to 4, else :exc:`ValueError`.
+
+    Members
+    -------
+    requests : In(stream.Signature(request_layout())).array(clients)
+        Requests with tags 0 to 63.
+    responses : Out(stream.Signature(response_layout())).array(clients)
+        Answers with the same tags.
+    request, response : Out(stream.Signature(...)), In(stream.Signature(...))
+        Towards memory. Registered.
+    busy : Out(1)
+        A request or a response stands in a queue. A function of registers.
+    """
+
+    def __init__(self, *, clients):
+        if clients not in (2, 3, 4):
+            raise ValueError(f"Clients must be 2 to 4, not {clients!r}")
+        self.clients = clients
+        super().__init__({
+            "requests": In(stream.Signature(request_layout())).array(clients),
+            "responses": Out(stream.Signature(response_layout())).array(clients),
+            "request": Out(stream.Signature(request_layout())),
+            "response": In(stream.Signature(response_layout())), "busy": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.outward = outward = Queue(request_layout())
+        m.submodules.inward = inward = Queue(response_layout())
+        m.submodules.arbiter = arbiter = RoundRobin(self.clients)
+        connect(m, outward.o, flipped(self.request))
+        connect(m, flipped(self.response), inward.i)
+        payloads = [port.payload for port in self.requests]
+        grant, last, out = arbiter.grant, payloads[-1], outward.i.payload
+        m.d.comb += [
+            arbiter.requests.eq(Cat(port.valid for port in self.requests)),
+            arbiter.ready.eq(outward.i.ready), outward.i.valid.eq(arbiter.requests.any()),
+            out.address.eq(one_of(grant, [p.address for p in payloads])),
+            out.tag[:CLIENT_BIT].eq(one_of(grant, [p.tag[:CLIENT_BIT] for p in payloads])),
+            out.tag[CLIENT_BIT:].eq(one_of(grant, [Const(n, 2) for n in range(self.clients)])),
+            out.write.eq(grant[-1] & last.write), out.data.eq(last.data), out.mask.eq(last.mask),
+            self.busy.eq(outward.o.valid | inward.o.valid),
+        ]
+        for index, port in enumerate(self.requests):
+            m.d.comb += port.ready.eq(grant[index] & outward.i.ready)
+        answer = inward.o.payload
+        for index, port in enumerate(self.responses):
+            mine = answer.tag[CLIENT_BIT:] == index
+            m.d.comb += [port.payload.eq(answer), port.payload.tag.eq(answer.tag[:CLIENT_BIT]),
+                         port.valid.eq(inward.o.valid & mine)]
+            with m.If(mine):
+                m.d.comb += inward.o.ready.eq(port.ready)
+        return m
+
+
+class RegisterWindow(wiring.Component):
+    """Answers reads of a PE's counters: line ``u`` of the window holds those of unit ``u``.
+
+    Latency 2 cycles, throughput one access a cycle. Writes, and lines of no unit, are answered
+    with ``AccessError.ADDRESS``.
+
+    Members
+    -------
+    access : In(stream.Signature(request_layout()))
+        Bits 15:6 of the address are the line; higher bits are ignored.
+    response : Out(stream.Signature(response_layout()))
+        Answers, in order. Registered, as is ``access.ready``.
+    counters : In(data.ArrayLayout(32, 16)).array(8)
+        The lines.
+    busy : Out(1)
+        An access stands in a queue. A function of registers.
+    """
+
+    def __init__(self):
+        super().__init__({"access": In(stream.Signature(request_layout())),
+                          "response": Out(stream.Signature(response_layout())),
+                          "counters": In(data.ArrayLayout(32, 16)).array(len(Unit)),
+                          "busy": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        asked = data.StructLayout({"line": 10, "tag": 8, "write": 1})
+        m.submodules.inward = inward = Queue(asked)
+        m.submodules.outward = outward = Queue(response_layout())
+        request, answer = self.access.payload, outward.i.payload
+        m.d.comb += [
+            inward.i.valid.eq(self.access.valid), self.access.ready.eq(inward.i.ready),
+            inward.i.payload.line.eq(request.address[6:16]), inward.i.payload.tag.eq(request.tag),
+            inward.i.payload.write.eq(request.write),
+            outward.i.valid.eq(inward.o.valid), inward.o.ready.eq(outward.i.ready),
+            answer.tag.eq(inward.o.payload.tag), answer.write.eq(inward.o.payload.write),
+            self.busy.eq(inward.o.valid | outward.o.valid),
+        ]
+        connect(m, outward.o, flipped(self.response))
+        with m.If(inward.o.payload.write | (inward.o.payload.line >= len(Unit))):
+            m.d.comb += answer.error.eq(AccessError.ADDRESS)
+        with m.Else():
+            m.d.comb += answer.data.eq(Array(self.counters)[inward.o.payload.line[:3]])
+        return m
