@@ -3,9 +3,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cosim.golden import dot, simd
 from cosim.golden import formats as number_formats
 from cosim.golden import quantise as quantiser
-from cosim.golden import simd
 from host.isa import LINE, Format, Rule, ceil, lines, scale_stride
 
 
@@ -65,12 +65,11 @@ class Packed:
 
     @property
     def operand(self):
-        """The same numbers as the golden models take them: codes and scales without padding."""
-        from cosim.golden.dot import Operand
-        count = self.format.row_bytes(self.columns) * 8 // self.format.bits
+        """The same numbers as the golden models take them: codes and scales, whole blocks."""
+        count = ceil(self.columns, 32 if self.format.is_mx else 16)
         codes = unpack_codes(self.elements, self.format)[:, :count]
         scales = None if self.scales is None else self.scales[:, :-(-self.columns // 32)]
-        return Operand(number_formats.Format(self.format), codes, scales)
+        return dot.Operand(number_formats.Format(self.format), codes, scales)
 
 
 def pack_codes(codes, form):

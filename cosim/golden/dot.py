@@ -17,8 +17,8 @@ ZERO_EXPONENT = -512  # exponent of a zero in the 16-bit path: below any sum of 
 class Operand:
     """A matrix of rows of K codes, with a scale byte per 32 of them for block formats.
 
-    ``codes`` is [rows, K], one code per entry; ``scales`` is uint8 [rows, K / 32], or None, which
-    stands for scales of one where the format has scales.
+    ``codes`` is [rows, K], one code per entry; ``scales`` is uint8 [rows, K / 32 rounded up], or
+    None, which stands for scales of one where the format has scales.
     """
 
     format: Format
@@ -26,16 +26,16 @@ class Operand:
     scales: np.ndarray | None = None
 
     def __post_init__(self):
-        if self.codes.ndim != 2 or self.codes.shape[1] % BLOCK:
-            raise ValueError(f"Codes must be [rows, multiple of {BLOCK}], not {self.codes.shape!r}")
+        if self.codes.ndim != 2 or self.codes.shape[1] % GROUP:
+            raise ValueError(f"Codes must be [rows, multiple of {GROUP}], not {self.codes.shape!r}")
         if self.format not in SPECS or self.format == Format.FP32:
             raise ValueError(f"Format must be a 4-, 8- or 16-bit one, not {self.format!r}")
-        blocks = (self.codes.shape[0], self.codes.shape[1] // BLOCK)
+        blocks = (self.codes.shape[0], -(-self.codes.shape[1] // BLOCK))
         if self.scales is not None and self.scales.shape != blocks:
             raise ValueError(f"Scales must be {blocks!r}, not {self.scales.shape!r}")
 
     def scale_bytes(self):
-        blocks = (self.codes.shape[0], self.codes.shape[1] // BLOCK)
+        blocks = (self.codes.shape[0], -(-self.codes.shape[1] // BLOCK))
         return np.full(blocks, SCALE_ONE) if self.scales is None else self.scales.astype(np.int64)
 
 
@@ -59,6 +59,9 @@ def matmul(a, b):
         raise ValueError(f"Operands must have the same K, not {a.codes.shape[1]!r} "
                          f"and {b.codes.shape[1]!r}")
     narrow = a.format in MX_FORMATS and b.format in MX_FORMATS
+    if narrow and a.codes.shape[1] % BLOCK:
+        raise ValueError(f"K of two block formats must be a multiple of {BLOCK}, "
+                         f"not {a.codes.shape[1]!r}")
     size = BLOCK if narrow else GROUP
     totals = _block_totals if narrow else _group_totals
     acc = np.zeros((b.codes.shape[0], a.codes.shape[0]), np.float32)
@@ -93,7 +96,7 @@ def _parts(operand):
     """Scaled values as a sum of arrays, of which any two have dot products exact in float64."""
     sign, significand, exponent = formats.split(operand.format, operand.codes)
     significand = np.where(_finite(operand), significand, 0)
-    scales = np.repeat(operand.scale_bytes(), BLOCK, 1) - SCALE_BIAS
+    scales = np.repeat(operand.scale_bytes(), BLOCK, 1)[:, :exponent.shape[1]] - SCALE_BIAS
     value = np.ldexp(np.where(sign, -significand, significand).astype(np.float64),
                      (exponent + scales).astype(np.int32))
     if operand.format != Format.E5M2:
@@ -141,7 +144,8 @@ def wide(operand):
     significand = np.where(_finite(operand), significand, 0) << (10 - spec.mantissa_bits)
     exponent = exponent - (10 - spec.mantissa_bits)
     if spec.block:
-        exponent = exponent + np.repeat(operand.scale_bytes(), BLOCK, 1) - SCALE_BIAS
+        scales = np.repeat(operand.scale_bytes(), BLOCK, 1)[:, :exponent.shape[1]]
+        exponent = exponent + scales - SCALE_BIAS
     return sign, significand, np.where(significand == 0, ZERO_EXPONENT, exponent)
 
 
@@ -149,7 +153,7 @@ def _kinds(operand, size):
     """Per step, what matters for NaN and infinities; None where a step has neither."""
     nan = formats.is_nan(operand.format, operand.codes)
     if SPECS[operand.format].block:
-        nan |= np.repeat(operand.scale_bytes() == SCALE_NAN, BLOCK, 1)
+        nan |= np.repeat(operand.scale_bytes() == SCALE_NAN, BLOCK, 1)[:, :nan.shape[1]]
     inf = formats.is_inf(operand.format, operand.codes) & ~nan
     sign, significand, _ = formats.split(operand.format, operand.codes)
     negative, zero = sign == 1, (significand == 0) & ~inf

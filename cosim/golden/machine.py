@@ -7,7 +7,7 @@ order also runs on the hardware, where units run apart, as it needs no more buff
 import numpy as np
 
 from cosim.golden import dot, simd
-from cosim.golden.formats import Format
+from cosim.golden.formats import SPECS, Format
 
 LINE = 64
 ROWS = 16
@@ -160,11 +160,13 @@ class Machine:
         mixed = form in (Format.BF16, Format.FP16)
         saved = {b: (vars(self.buffers[b]).copy()) for b in self.buffers}
         halves, end = self._operand(w, form, rows, blocks, True)
-        if not mixed:
+        whole = halves
+        room = (w[9] & 0xffff) * LINE * 8 // SPECS[form].bits
+        if not mixed and 2 * halves.codes.shape[1] <= room:
             for b, state in saved.items():
                 vars(self.buffers[b]).update(state)
             whole, end = self._operand(w, form, rows, blocks, False)
-        self.a[-1] = (halves, halves if mixed else whole, blocks, form)
+        self.a[-1] = (halves, whole, blocks, form)
         end()
 
     def _dot(self, w):

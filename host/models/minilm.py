@@ -76,7 +76,8 @@ def load():
         at = f"encoder.layer.{i}"
         own = [pair(f"{at}.attention.self.{n}") for n in ("query", "key", "value")]
         return Layer(np.concatenate([w for w, _ in own]), np.concatenate([b for _, b in own]),
-                     *pair(f"{at}.attention.output.dense"), pair(f"{at}.attention.output.LayerNorm"),
+                     *pair(f"{at}.attention.output.dense"),
+                     pair(f"{at}.attention.output.LayerNorm"),
                      *pair(f"{at}.intermediate.dense"), *pair(f"{at}.output.dense"),
                      pair(f"{at}.output.LayerNorm"))
     at = "embeddings"

@@ -41,9 +41,11 @@ def expected_product(x, w):
             scales = None
             if whole.scales is not None:
                 scales = whole.scales[:, chunk.start // 32:upper(stop, 32)]
-            parts.append(dot.Operand(whole.format, padded, scales))
-        width = min(p.codes.shape[1] for p in parts)
-        cut = [dot.Operand(p.format, p.codes[:, :width], p.scales) for p in parts]
+            parts.append((whole.format, padded, scales))
+        width = min(codes.shape[1] for _, codes, _ in parts)
+        cut = [dot.Operand(form, codes[:, :width],
+                           None if scales is None else scales[:, :upper(width, 32)])
+               for form, codes, scales in parts]
         sums = dot.matmul(*cut)
         total = sums if total is None else total + sums
     return total
