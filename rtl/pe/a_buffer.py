@@ -166,7 +166,7 @@ class ABuffers(wiring.Component):
                      filling.eq(filling ^ self.fill.full), reading.eq(reading ^ self.release)]
         with m.If(self.fill.full):
             m.d.sync += contents[filling].eq(self.fill.content)
-        m.d.comb += [Assert(~self.fill.full | (count != 2), "an A buffer was filled twice"),
+        m.d.sync += [Assert(~self.fill.full | (count != 2), "an A buffer was filled twice"),
                      Assert(~self.release | (count != 0), "an A buffer was released twice")]
         for i in range(self.rows):
             m.submodules[f"row{i}"] = row = Place(ARow())

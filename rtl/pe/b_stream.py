@@ -69,9 +69,10 @@ class BLane(wiring.Component):
             self.elements.eq(select_elements(m, line_read.data, self.place.eighth, name="beat",
                                              bits=self.bits)),
             self.scale.eq(select_scale(word_read.data, self.place.scale)),
-            Assert(~self.write_word | (self.words != WORD_SLOTS), "too many words of scales"),
-            Assert(~self.take_word | (self.words != 0), "a word was taken that is not there"),
         ]
+        m.d.sync += [
+            Assert(~self.write_word | (self.words != WORD_SLOTS), "too many words of scales"),
+            Assert(~self.take_word | (self.words != 0), "a word was taken that is not there")]
         m.d.sync += [word_write.addr.eq(word_write.addr + self.write_word),
                      word_read.addr.eq(word_read.addr + self.take_word),
                      self.words.eq(self.words + self.write_word - self.take_word)]
@@ -156,9 +157,9 @@ class BStream(wiring.Component):
             asked.eq(address.valid & address.ready),
             walk.o.ready.eq(asked),
             self.line_ready.eq(filled != 0),
-            Assert(~self.take_line | (filled != 0), "a line was taken that is not there"),
         ]
         m.d.sync += [
+            Assert(~self.take_line | (filled != 0), "a line was taken that is not there"),
             coming.valid.eq(asked), coming.last.eq(line.last), coming.lane.eq(line.lane),
             free.eq(free - begins + self.take_line),
             filled.eq(filled + complete - self.take_line),

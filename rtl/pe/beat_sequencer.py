@@ -97,17 +97,6 @@ class BeatSequencer(wiring.Component):
         left, final = Signal(16), Signal(range(MOST_BLOCKS))
         k = Signal(range(MOST_BLOCKS))
         wide = is_wide(incoming.a) | is_wide(incoming.b)
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [
-                open_.eq(1), job.eq(incoming), left.eq(incoming.columns),
-                final.eq(incoming.blocks - 1), k.eq(0),
-                half_a.eq(wide & is_mx(incoming.a)), half_b.eq(wide & is_mx(incoming.b)),
-                scaled_b.eq(is_mx(incoming.b)),
-                log2_a.eq(block_log2(incoming.a, wide & is_mx(incoming.a))),
-                log2_b.eq(block_log2(incoming.b, wide & is_mx(incoming.b))),
-                path.eq(Mux(wide, Path.WIDE,
-                            Mux((incoming.a == Format.E2M1) & (incoming.b == Format.E2M1),
-                                Path.MX4, Path.MX8)))]
 
         group = Signal(range(self.lanes + 1))
         together = path == Path.MX4
@@ -160,6 +149,17 @@ class BeatSequencer(wiring.Component):
                 k.eq(k + 1)]
             with m.If(last):
                 m.d.sync += [k.eq(0), left.eq(left - group)]
-        with m.If(ends & ~self.i.valid):
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [
+                open_.eq(1), job.eq(incoming), left.eq(incoming.columns),
+                final.eq(incoming.blocks - 1), k.eq(0),
+                half_a.eq(wide & is_mx(incoming.a)), half_b.eq(wide & is_mx(incoming.b)),
+                scaled_b.eq(is_mx(incoming.b)),
+                log2_a.eq(block_log2(incoming.a, wide & is_mx(incoming.a))),
+                log2_b.eq(block_log2(incoming.b, wide & is_mx(incoming.b))),
+                path.eq(Mux(wide, Path.WIDE,
+                            Mux((incoming.a == Format.E2M1) & (incoming.b == Format.E2M1),
+                                Path.MX4, Path.MX8)))]
+        with m.Elif(ends):
             m.d.sync += open_.eq(0)
         return m

@@ -59,9 +59,9 @@ class Drain(wiring.Component):
             group_write.en.eq(self.put), group_read.addr.eq(read),
             step.eq((filled != 0) & (~self.o.valid | self.o.ready)),
             leaves.eq(step & (lane == group_read.data - 1)),
-            Assert(~self.put | (free + filled < SLOTS), "a group without a place"),
         ]
-        m.d.sync += [free.eq(free - self.reserve + leaves), filled.eq(filled + self.put - leaves),
+        m.d.sync += [Assert(~self.put | (free + filled < SLOTS), "a group without a place"),
+                     free.eq(free - self.reserve + leaves), filled.eq(filled + self.put - leaves),
                      write.eq(write + self.put), read.eq(read + leaves)]
         for i in range(self.lanes):
             m.submodules[f"lane{i}"] = store = memory.Memory(shape=LINE_BITS, depth=SLOTS, init=[])

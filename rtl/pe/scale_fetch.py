@@ -121,8 +121,8 @@ class ScaleFetch(wiring.Component):
             self.word.data.eq(line[(start[3:] + skip)[:3]] >> (start[:3] << 3)),
             self.word.index.eq(Cat(skip, index[1])),
             self.busy.eq(walk.o.valid | coming | held),
-            Assert(~coming | ~held | (left == 1), "a line of scales came too early"),
         ]
+        m.d.sync += Assert(~coming | ~held | (left == 1), "a line of scales came too early")
         m.d.comb += [getattr(self.word, name).eq(second) for name, (_, second) in parts.items()]
         return m
 

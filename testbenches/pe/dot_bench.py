@@ -132,11 +132,11 @@ class DotBench(Bench):
 
 
 def dot_command(a, b, columns, blocks, stride, scale_stride, *, tag=0, release=1, accumulate=0,
-                offset=0, scale_offset=0):
-    """A ``DOT`` without its output operand."""
+                offset=0, scale_offset=0, used=0):
+    """A ``DOT`` without its output operand; releases ``used`` lines of elements."""
     return command(0x21, tag, w1=int(a) | int(b) << 4 | release << 8 | accumulate << 9,
                    w8=columns | blocks << 16, w9=stride | scale_stride << 16,
-                   **operand(2, ELEMENTS, offset=offset, wait=1, release=1),
+                   **operand(2, ELEMENTS, offset=offset, wait=1, release=used),
                    **operand(4, SCALES, offset=scale_offset, wait=0, release=0))
 
 
