@@ -40,6 +40,7 @@ class Code(enum.IntEnum):
     WATCHDOG = 5
     POISON = 6
     ABORTED = 7
+    LINK_DOWN = 8
 
 
 class Unit(enum.IntEnum):

@@ -38,6 +38,7 @@ class ErrorCode(enum.Enum, shape=8):
     WATCHDOG = 5
     POISON = 6
     ABORTED = 7
+    LINK_DOWN = 8
 
 
 def request_layout():
