@@ -70,6 +70,8 @@ class HbmController(wiring.Component):
 
     def __init__(self, *, timing=None, rows, depth=32):
         self.timing = HbmTiming() if timing is None else timing
+        if not isinstance(self.timing, HbmTiming):
+            raise TypeError(f"Timing must be an HbmTiming, not {timing!r}")
         if not isinstance(rows, int) or rows < 2 or rows & (rows - 1):
             raise ValueError(f"Rows must be a power of two of at least 2, not {rows!r}")
         if not isinstance(depth, int) or depth < 4 or depth & (depth - 1):

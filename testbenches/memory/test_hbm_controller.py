@@ -125,10 +125,3 @@ def test_banks_are_refreshed_while_nobody_asks():
 def test_first_read_takes_the_documented_time():
     timing = HbmTiming()
     assert run("read", 1)["first_to_last"] == timing.rcdrd + timing.cl + 4
-
-
-@pytest.mark.parametrize(("name", "value"), [
-    ("rows", 1), ("rows", 24), ("rows", "many"), ("depth", 2), ("depth", 33), ("depth", 8.0)])
-def test_sizes_must_be_powers_of_two(name, value):
-    with pytest.raises(ValueError, match=f"{name.capitalize()} must be a power of two"):
-        HbmController(**({"rows": ROWS} | {name: value}))
