@@ -65,10 +65,12 @@ def matmul(a, b):
     size = BLOCK if narrow else GROUP
     totals = _block_totals if narrow else _group_totals
     acc = np.zeros((b.codes.shape[0], a.codes.shape[0]), np.float32)
-    kinds = _kinds(a, size), _kinds(b, size)
+    # One finite operand alone does not help: infinity times its zeros is NaN.
+    finite = all(_finite(o).all() and not (o.scale_bytes() == SCALE_NAN).any() for o in (a, b))
+    kinds = None if finite else (_kinds(a, size), _kinds(b, size))
     for step, (total, error) in enumerate(totals(a, b)):
         new = add_once(acc, total, error)
-        special = _special(kinds[0], kinds[1], step)
+        special = None if kinds is None else _special(kinds[0], kinds[1], step)
         if special is not None:
             with np.errstate(invalid="ignore"):
                 new = np.where(special == 0, new, acc + special)
@@ -94,20 +96,18 @@ def _block_totals(a, b):
 
 def _parts(operand):
     """Scaled values as a sum of arrays, of which any two have dot products exact in float64."""
-    sign, significand, exponent = formats.split(operand.format, operand.codes)
-    significand = np.where(_finite(operand), significand, 0)
-    scales = np.repeat(operand.scale_bytes(), BLOCK, 1)[:, :exponent.shape[1]] - SCALE_BIAS
-    value = np.ldexp(np.where(sign, -significand, significand).astype(np.float64),
-                     (exponent + scales).astype(np.int32))
+    plain = formats.decode(operand.format, operand.codes)
+    scales = np.repeat(operand.scale_bytes(), BLOCK, 1)[:, :plain.shape[1]] - SCALE_BIAS
+    value = np.ldexp(np.where(np.isfinite(plain), plain, 0.0), scales.astype(np.int32))
     if operand.format != Format.E5M2:
         return [value]
+    _, _, exponent = formats.split(operand.format, operand.codes)
     upper = exponent >= 0
     return [np.where(upper, value, 0.0), np.where(upper, 0.0, value)]
 
 
 def _finite(operand):
-    return ~(formats.is_nan(operand.format, operand.codes)
-             | formats.is_inf(operand.format, operand.codes))
+    return np.isfinite(formats.decode(operand.format, operand.codes))
 
 
 def _group_totals(a, b):
