@@ -19,8 +19,11 @@ CACHE = Path(os.environ.get("MXLET_BUILD", Path(__file__).parents[1] / "build"))
 ARGS = {
     "icarus": ["-g2012"],
     "verilator": ["--x-assign", "fast", "--x-initial", "fast", "-Wno-fatal", "-Wno-WIDTH",
-                  "-CFLAGS", "-std=c++20 -O1"],
+                  "-CFLAGS", "-std=c++20"],
 }
+
+# code that runs once, such as the constructor with the name of every signal, takes minutes at -O1
+OPTIMISE = " OPT_FAST=-O1 OPT_SLOW=-O0"
 
 
 async def reset(dut, *low, period_ns=2):
@@ -61,6 +64,7 @@ def run(component, *, test_module, build_dir, simulator="verilator", testcase=No
     built = CACHE / f"{simulator}_{digest}"
     old_env = dict(os.environ)
     os.environ.update(verilator_environment())
+    os.environ["MAKEFLAGS"] += OPTIMISE
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     try:
         runner = get_runner(simulator)

@@ -36,7 +36,8 @@ class Sink:
         """Call after each rising edge; the payload that was taken, or None."""
         got = None
         if self.valid.value:
-            value = int(self.payload.value)
+            # fields without a meaning may be unknown
+            value = int(str(self.payload.value).replace("X", "0"), 2)
             assert self.stalled in (None, value), f"{self.name} changed while it was stalled"
             self.stalled = None if self.willing else value
             got = value if self.willing else None

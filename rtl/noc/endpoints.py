@@ -1,0 +1,129 @@
+"""Network interfaces: between streams of requests and responses and the packets of the mesh."""
+from amaranth import *
+from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.noc.address import DIE_BITS, AddressMap
+from rtl.noc.packets import Node, node_layout, request_packet_layout, response_packet_layout
+from rtl.pe.interfaces import TAG_BITS, AccessError, request_layout, response_layout
+
+
+class Requester(wiring.Component):
+    """Sends a node's requests to where their addresses say, and brings the responses back.
+
+    Latency is 0 cycles both ways, throughput one a cycle. A request that no node answers is
+    answered here with ``AccessError.ADDRESS``; such answers may overtake others. No combinational
+    path leads from ``request`` to ``response`` or from the valid to the ready of one stream.
+
+    Parameters
+    ----------
+    addresses : AddressMap
+        Addresses of the die.
+    node : Node
+        Where the responses go.
+
+    Members
+    -------
+    request : In(stream.Signature(request_layout()))
+        Requests of the node.
+    response : Out(stream.Signature(response_layout()))
+        One response for each request, by tag, in any order.
+    o_packets : Out(stream.Signature(request_packet_layout()))
+        To the request network.
+    i_packets : In(stream.Signature(response_packet_layout()))
+        From the response network.
+    die : In(4)
+        Number of this die; constant.
+    fault : Out(1)
+        High for one cycle per request that no node answers.
+    """
+
+    def __init__(self, addresses, node):
+        if not isinstance(addresses, AddressMap):
+            raise TypeError(f"Addresses must be an AddressMap, not {addresses!r}")
+        if not isinstance(node, Node):
+            raise TypeError(f"Node must be a Node, not {node!r}")
+        self.addresses, self.node = addresses, node
+        super().__init__({
+            "request": In(stream.Signature(request_layout())),
+            "response": Out(stream.Signature(response_layout())),
+            "o_packets": Out(stream.Signature(request_packet_layout())),
+            "i_packets": In(stream.Signature(response_packet_layout())),
+            "die": In(DIE_BITS), "fault": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        refused = data.StructLayout({"tag": TAG_BITS, "write": 1})
+        m.submodules.faults = faults = fifo.SyncFIFO(width=refused.size, depth=4)
+        target, known = self.addresses.decode(m, self.request.payload.address, die=self.die)
+        packet, fault = self.o_packets.payload, data.View(refused, faults.r_data)
+        body, answer = self.i_packets.payload.body, self.response.payload
+        fault_in, stalled = data.View(refused, faults.w_data), Signal()
+        own = faults.r_rdy & ~stalled   # a response of the mesh that stands is not displaced
+
+        m.d.comb += [packet.target.eq(target), packet.source.eq(self.node.const()),
+                     packet.body.eq(self.request.payload),
+                     self.o_packets.valid.eq(self.request.valid & known & faults.w_rdy),
+                     self.request.ready.eq(self.o_packets.ready & faults.w_rdy),
+                     faults.w_en.eq(self.request.valid & self.o_packets.ready & ~known),
+                     fault_in.tag.eq(self.request.payload.tag),
+                     fault_in.write.eq(self.request.payload.write),
+                     self.fault.eq(faults.w_en & faults.w_rdy)]
+        m.d.comb += [self.response.valid.eq(self.i_packets.valid | faults.r_rdy),
+                     self.i_packets.ready.eq(self.response.ready & ~own),
+                     faults.r_en.eq(self.response.ready & own),
+                     answer.tag.eq(Mux(own, fault.tag, body.tag)),
+                     answer.write.eq(Mux(own, fault.write, body.write)),
+                     answer.error.eq(Mux(own, AccessError.ADDRESS, body.error)),
+                     answer.data.eq(Mux(own, 0, body.data))]
+        m.d.sync += stalled.eq(self.i_packets.valid & ~own & ~self.response.ready)
+        return m
+
+
+class Target(wiring.Component):
+    """Remembers who sent each request of a node that answers in order, and answers them.
+
+    Latency is 0 cycles both ways, throughput one a cycle as long as fewer than ``depth`` requests
+    are under way.
+
+    Parameters
+    ----------
+    depth : int
+        Requests under way [request]. :exc:`ValueError` unless positive.
+
+    Members
+    -------
+    i_packets : In(stream.Signature(request_packet_layout()))
+        From the request network.
+    o_packets : Out(stream.Signature(response_packet_layout()))
+        To the response network.
+    request : Out(stream.Signature(request_layout()))
+        The requests, as they came.
+    response : In(stream.Signature(response_layout()))
+        One response for each, in the same order.
+    """
+
+    def __init__(self, *, depth=4):
+        if not isinstance(depth, int) or depth < 1:
+            raise ValueError(f"Depth must be a positive integer, not {depth!r}")
+        self.depth = depth
+        super().__init__({
+            "i_packets": In(stream.Signature(request_packet_layout())),
+            "o_packets": Out(stream.Signature(response_packet_layout())),
+            "request": Out(stream.Signature(request_layout())),
+            "response": In(stream.Signature(response_layout()))})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.sources = sources = fifo.SyncFIFO(width=node_layout().size, depth=self.depth)
+        m.d.comb += [self.request.payload.eq(self.i_packets.payload.body),
+                     self.request.valid.eq(self.i_packets.valid & sources.w_rdy),
+                     self.i_packets.ready.eq(self.request.ready & sources.w_rdy),
+                     sources.w_data.eq(self.i_packets.payload.source),
+                     sources.w_en.eq(self.i_packets.valid & self.request.ready)]
+        m.d.comb += [self.o_packets.payload.target.eq(sources.r_data),
+                     self.o_packets.payload.body.eq(self.response.payload),
+                     self.o_packets.valid.eq(self.response.valid),
+                     self.response.ready.eq(self.o_packets.ready),
+                     sources.r_en.eq(self.response.valid & self.o_packets.ready)]
+        return m

@@ -1,0 +1,82 @@
+"""Tests of rtl/memory/sram.py: the cocotb tests, then the pytest function that runs them."""
+import random
+from collections import deque
+
+import cocotb
+from cocotb.triggers import RisingEdge
+
+from rtl.memory.sram import SramBank
+from rtl.pe.interfaces import AccessError, request_layout, response_layout
+from testbenches import sim
+from testbenches.noc.traffic import Sink, Source
+
+LINES = 16
+REQUEST, RESPONSE = request_layout(), response_layout()
+
+
+class Memory:
+    """The same bank in plain Python: gives the response that each request must get."""
+
+    def __init__(self):
+        self.lines = [bytearray(64) for _ in range(LINES)]
+
+    def serve(self, request):
+        line = self.lines[request["address"] // 64 % LINES]
+        if not request["write"]:
+            return request["tag"], 0, bytes(line)
+        for i in range(64):
+            if request["mask"] >> i & 1:
+                line[i] = request["data"] >> 8 * i & 0xFF
+        return request["tag"], 1, None
+
+
+def random_request(*, write):
+    mask = random.choice([0, (1 << 64) - 1, random.getrandbits(64), 1 << random.randrange(64)])
+    return {"address": random.randrange(LINES) * 64, "tag": random.getrandbits(8), "write": write,
+            "data": random.getrandbits(512), "mask": mask}
+
+
+@cocotb.test()
+@cocotb.parametrize(send=[0.4, 1.0], take=[0.4, 1.0])
+async def answers_are_those_of_a_plain_memory_in_order(dut, send, take):
+    source, sink = Source(dut, "request", rate=send), Sink(dut, "response", rate=take)
+    await sim.reset(dut)
+    model, expected = Memory(), deque()
+    for line in range(LINES):  # nothing is known before it was written
+        whole = random_request(write=1) | {"address": line * 64, "mask": (1 << 64) - 1}
+        requests = [whole] + [random_request(write=random.getrandbits(1))
+                              for _ in range(40 if line == LINES - 1 else 0)]
+        for request in requests:
+            expected.append(model.serve(request))
+            source.queue.append(REQUEST.const(request).as_value().value)
+    for _ in range(1000):
+        await RisingEdge(dut.clk)
+        source.edge()
+        if (payload := sink.edge()) is not None:
+            response = RESPONSE.from_bits(payload)
+            tag, write, data = expected.popleft()
+            assert (response.tag, response.write) == (tag, write)
+            assert response.error == AccessError.NONE
+            assert write or response.data == int.from_bytes(data, "little")
+        if not expected:
+            return
+    raise AssertionError(f"{len(expected)} requests were not answered")
+
+
+@cocotb.test()
+async def one_access_a_cycle(dut):
+    source, sink = Source(dut, "request"), Sink(dut, "response")
+    await sim.reset(dut)
+    source.queue = [REQUEST.const(random_request(write=i % 3 == 0)).as_value().value
+                    for i in range(60)]
+    got = 0
+    for _ in range(64):
+        await RisingEdge(dut.clk)
+        source.edge()
+        got += sink.edge() is not None
+    assert got == 60
+
+
+@sim.on_simulators
+def test_sram(tmp_path, simulator):
+    sim.run(SramBank(lines=LINES), test_module=__name__, build_dir=tmp_path, simulator=simulator)
