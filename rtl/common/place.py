@@ -25,8 +25,9 @@ def module_name(component):
     parameters = sorted((k, repr(v)) for k, v in vars(component).items()
                         if isinstance(v, (int, str, bool, tuple, float, type(None)))
                         or hasattr(v, "__dataclass_fields__"))
-    text = repr((type(component).__module__, type(component).__qualname__, parameters,
-                 repr(component.signature)))
+    ports = [(port, is_input, repr(Value.cast(value).shape()))
+             for port, is_input, value in flat_ports(component)]
+    text = repr((type(component).__module__, type(component).__qualname__, parameters, ports))
     return f"{type(component).__name__}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
