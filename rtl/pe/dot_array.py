@@ -5,19 +5,26 @@ from amaranth.lib.wiring import In, Out, connect
 
 from rtl.common.clockgate import gated_domain
 from rtl.common.place import Place
-from rtl.mx.cell import Mx4Cell
-from rtl.mx.decode import Mx4Decoder
+from rtl.mx.cell import Mx4Cell, Mx8Cell, Wide16Cell
+from rtl.mx.decode import Mx4Decoder, Mx8Decoder, Wide16Decoder
 from rtl.mx.formats import Format
 from rtl.pe.a_buffer import BEAT_BITS
 from rtl.pe.beat_sequencer import Path, beat_layout
 from rtl.pe.interfaces import LINE_BITS
 
 STAGES = 4      # raw operand, decoded operand, dot product, accumulator
-PATHS = {Path.MX4: (Mx4Decoder, Mx4Cell, 128)}   # decoder, cell, element bits of a beat
+CELLS = {Path.MX4: Mx4Cell, Path.MX8: Mx8Cell, Path.WIDE: Wide16Cell}
+
+
+def decoder_of(path, side):
+    """Operand decoder of a kind of cell; only that of MX4 differs between the sides."""
+    if path == Path.MX4:
+        return Mx4Decoder(side=side)
+    return {Path.MX8: Mx8Decoder, Path.WIDE: Wide16Decoder}[path]()
 
 
 class OperandEdge(wiring.Component):
-    """Registers a block as it comes, decodes it, and registers the decoded block and its scale.
+    """Registers a block as it comes, decodes it, and registers the decoded block.
 
     Latency is 2 cycles, throughput 1 block a cycle. With the first register in the clock domain of
     the path, its decoder sees nothing of the blocks for other paths. Source: this project's choice.
@@ -25,9 +32,9 @@ class OperandEdge(wiring.Component):
     Parameters
     ----------
     path : Path
-        Kind of cell. :exc:`ValueError` if there is none.
+        Kind of cell.
     side : str
-        "a" or "b".
+        "a" or "b". :exc:`ValueError` if another.
 
     Members
     -------
@@ -40,29 +47,33 @@ class OperandEdge(wiring.Component):
     o : Out
         Decoded block, as the decoder gives it.
     o_scale : Out(8)
-        Its scale.
+        Its scale; not with a decoder that takes the scale itself.
     """
 
     def __init__(self, *, path, side):
-        if path not in PATHS:
-            raise ValueError(f"Path must be one of {list(PATHS)}, not {path!r}")
+        if side not in ("a", "b"):
+            raise ValueError(f"Side must be 'a' or 'b', not {side!r}")
         self.path = path.name
-        self.side = side
-        make, _, self.bits = PATHS[path]
-        self._decoder = make(side=side)
+        self._decoder = decoder_of(path, side)
+        self._decoder._MustUse__silence = True  # the first of all equal edges stands for them
+        members = self._decoder.signature.members
+        self.bits = members["codes"].shape
+        self._scaled = "scale" in members
         super().__init__({"codes": In(self.bits), "format": In(Format), "scale": In(8),
-                          "o": self._decoder.signature.members["o"], "o_scale": Out(8)})
+                          "o": members["o"]} | ({} if self._scaled else {"o_scale": Out(8)}))
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.decoder = decoder = self._decoder
         codes, scale = Signal(self.bits, reset_less=True), Signal(8, reset_less=True)
-        m.d.sync += [codes.eq(self.codes), scale.eq(self.scale), self.o_scale.eq(scale)]
+        m.d.sync += [codes.eq(self.codes), scale.eq(self.scale)]
         m.d.comb += decoder.codes.eq(codes)
-        if "format" in decoder.signature.members:
-            format = Signal(Format, reset_less=True)
+        if self._scaled:
+            format = Signal(Format, init=Format.E4M3, reset_less=True)
             m.d.sync += format.eq(self.format)
-            m.d.comb += decoder.format.eq(format)
+            m.d.comb += [decoder.format.eq(format), decoder.scale.eq(scale)]
+        else:
+            m.d.sync += self.o_scale.eq(scale)
         decoded = self.signature.members["o"].signature
         for (_, _, register), (_, _, value) in zip(decoded.flatten(self.o),
                                                    decoded.flatten(decoder.o), strict=True):
@@ -129,26 +140,27 @@ class DotArray(wiring.Component):
         final = stages[-1]
 
         sums = {}
-        for path, (_, cell, bits) in PATHS.items():
+        for path in Path:
             name = path.name.lower()
             under_way = Cat(stage.valid & (stage.path == path) for stage in stages[:-1]).any()
             gated_domain(m, name=name, enable=ResetSignal("sync") | under_way)
-            sums[path] = self._place(m, path, cell, bits, name, stages[2])
+            sums[path] = self._place(m, path, name, stages[2])
         m.d.comb += [self.put.eq(final.valid & final.last), self.group.eq(final.group)]
         counted = Signal(self.rows)
         m.d.comb += counted.eq((1 << final.rows) - 1)
         for i, line in enumerate(self.lines):
-            here = sums if i == 0 else {Path.MX4: sums[Path.MX4]}
             for r in range(self.rows):
-                value = here[Path.MX4][i][r]
-                for path in here:
-                    value = Mux(final.path == path, here[path][i][r], value)
+                value = sums[Path.MX4][i][r]
+                if i == 0:
+                    for path in (Path.MX8, Path.WIDE):
+                        value = Mux(final.path == path, sums[path][i][r], value)
                 m.d.comb += line[32 * r:32 * (r + 1)].eq(Mux(counted[r], value, 0))
         return m
 
-    def _place(self, m, path, cell, bits, name, beat):
+    def _place(self, m, path, name, beat):
         """Edges and cells of one path; gives their accumulators, by lane and row."""
-        lanes = self.lanes if path == Path.MX4 else 1
+        lanes, bits = (self.lanes, 128) if path == Path.MX4 else (1, BEAT_BITS)
+        valid = beat.valid & (beat.path == path)
         a_edges = []
         for r in range(self.rows):
             m.submodules[f"{name}_a{r}"] = edge = Place(OperandEdge(path=path, side="a"),
@@ -165,12 +177,13 @@ class DotArray(wiring.Component):
                          b_edge.scale.eq(self.b_scales[i])]
             accumulators.append([])
             for r, a_edge in enumerate(a_edges):
-                m.submodules[f"{name}_cell{i}_{r}"] = placed = Place(cell(), domain=name)
+                m.submodules[f"{name}_cell{i}_{r}"] = placed = Place(CELLS[path](), domain=name)
                 connect(m, a_edge.o, placed.a)
                 connect(m, b_edge.o, placed.b)
-                m.d.comb += [
-                    placed.scale_a.eq(a_edge.o_scale), placed.scale_b.eq(b_edge.o_scale),
-                    placed.valid.eq(beat.valid & (beat.path == path)),
-                    placed.first.eq(beat.first), placed.last.eq(beat.last)]
+                m.d.comb += [placed.valid.eq(valid), placed.first.eq(beat.first),
+                             placed.last.eq(beat.last)]
+                if path == Path.MX4:
+                    m.d.comb += [placed.scale_a.eq(a_edge.o_scale),
+                                 placed.scale_b.eq(b_edge.o_scale)]
                 accumulators[i].append(placed.acc)
         return accumulators

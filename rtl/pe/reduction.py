@@ -123,7 +123,7 @@ class ReductionEngine(wiring.Component):
             core.d.sync += [waiting.eq(self.i.payload), reading_slot.eq(head)]
 
         gated_domain(core, name="adder", enable=ResetSignal("sync") | reading)
-        core.submodules.adder = adder = DomainRenamer("adder")(LineAdder())
+        core.submodules.adder = adder = Place(LineAdder(), domain="adder")
         core.d.comb += [
             adder.line.eq(waiting), adder.old.eq(self.source.data),
             write.en.eq(adding | (take & ~accumulate)),
