@@ -72,7 +72,7 @@ class AddressMap:
 
     @property
     def control_bytes(self):
-        return 16 * LINE_BYTES
+        return 4 * LINE_BYTES
 
     def inside(self, nodes, offset):
         """Byte offset within one of ``nodes`` interleaved memories."""

@@ -1,0 +1,207 @@
+"""The control block of a compute chiplet: runs work packets on its PEs."""
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from rtl.common.arbiter import RoundRobin
+from rtl.common.queue import Queue
+from rtl.control.context import ContextState, PacketContext
+from rtl.control.launcher import Launcher
+from rtl.control.registers import RegisterLines
+from rtl.link import interfaces as link
+from rtl.pe.interfaces import (
+    LINE_BITS,
+    LINE_BYTES,
+    ErrorCode,
+    launch_layout,
+    report_layout,
+    request_layout,
+    response_layout,
+)
+
+MAGIC = int.from_bytes(b"MXLT", "little")
+VERSION = 1
+
+
+def identity_layout():
+    """What a compute die is: line 0 of its control registers from word 2 on."""
+    return data.StructLayout({"die": 32, "rows": 32, "columns": 32, "sram_kib": 32,
+                              "hbm_channels": 32, "hbm_mib": 32})
+
+
+class ControlBlock(wiring.Component):
+    """Takes work packets, starts their PEs, serves their barriers, tells how they ended.
+
+    Up to ``contexts`` packets are under way, further ones wait outside. A packet starts when its
+    PEs are free of earlier packets: those that started, and those that came before it. It is
+    refused, with no effect on any PE, if its mask is empty or names a PE that the die does not have
+    (``BAD_FIELD``, field 8), if its table is not at a line (``BAD_FIELD``, field 2) or cannot be
+    read (``BAD_ADDRESS`` or ``POISON``, field 2), or if it needs a PE that was given up
+    (``WATCHDOG``, field 8). See :class:`rtl.control.context.PacketContext` for barriers and
+    time-outs. Source: this project's choice.
+
+    Parameters
+    ----------
+    pes : int
+        PEs of the die. :exc:`ValueError` unless in 1 to 16.
+    contexts : int
+        Packets under way.
+    patience_log2 : int
+        See :class:`rtl.control.context.PacketContext`.
+
+    Members
+    -------
+    packets : In(stream.Signature(link.launch_layout()))
+        Work packets.
+    aborts : In(stream.Signature(link.abort_layout()))
+        Packets to be ended; always ready. One that is not under way is ignored.
+    completions : Out(stream.Signature(link.completion_layout()))
+        One for each packet.
+    request, response : Out(stream.Signature(request_layout())), In(...)
+        To memory, for program tables.
+    access, access_response : In(stream.Signature(request_layout())), Out(...)
+        To the control registers (see docs/programming-model.md).
+    launches, reports : Out(stream.Signature(launch_layout())).array(pes), In(...)
+        To and from the PEs. All outputs to the PEs are functions of registers.
+    arrive, idle, proceed, abort : In(pes), In(pes), Out(pes), Out(pes)
+        As in :class:`rtl.pe.interfaces.PePort`, a bit for each PE.
+    identity : In(identity_layout())
+        Constant; shown in the registers.
+    counters : In(data.ArrayLayout(32, 16))
+        Counters of the die, shown in the registers.
+    link_counters : In(512)
+        The line of the link's counters, shown in the registers.
+    trace : Out(3 * contexts)
+        State of each context.
+    """
+
+    def __init__(self, *, pes, contexts=4, patience_log2=6):
+        if not isinstance(pes, int) or not 1 <= pes <= 16:
+            raise ValueError(f"PEs must be an integer in 1 to 16, not {pes!r}")
+        if not isinstance(contexts, int) or not 1 <= contexts <= 8:
+            raise ValueError(f"Contexts must be an integer in 1 to 8, not {contexts!r}")
+        self.pes, self.contexts, self.patience_log2 = pes, contexts, patience_log2
+        super().__init__({
+            "packets": In(stream.Signature(link.launch_layout())),
+            "aborts": In(stream.Signature(link.abort_layout())),
+            "completions": Out(stream.Signature(link.completion_layout())),
+            "request": Out(stream.Signature(request_layout())),
+            "response": In(stream.Signature(response_layout())),
+            "access": In(stream.Signature(request_layout())),
+            "access_response": Out(stream.Signature(response_layout())),
+            "launches": Out(stream.Signature(launch_layout())).array(pes),
+            "reports": In(stream.Signature(report_layout())).array(pes),
+            "arrive": In(pes), "idle": In(pes), "proceed": Out(pes), "abort": Out(pes),
+            "identity": In(identity_layout()), "counters": In(data.ArrayLayout(32, 16)),
+            "link_counters": In(LINE_BITS), "trace": Out(3 * contexts)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.launcher = launcher = Launcher(pes=self.pes, contexts=self.contexts)
+        contexts = [PacketContext(pes=self.pes, patience_log2=self.patience_log2)
+                    for _ in range(self.contexts)]
+        lost, sent = Signal(self.pes), Signal(self.pes)     # PEs given up; aborts that were sent
+        self._admit(m, contexts, launcher, lost)
+        self._report(m, contexts)
+        self._complete(m, contexts)
+        self._registers(m, contexts, lost)
+
+        for i, context in enumerate(contexts):
+            m.submodules[f"context{i}"] = context
+            m.d.comb += [launcher.packets[i].eq(context.pending),
+                         context.start.eq(launcher.start[i]), context.arrived.eq(self.arrive),
+                         context.started.eq(launcher.started[i]), context.fail.eq(launcher.fail[i]),
+                         context.abort.eq(self.aborts.valid
+                                          & (self.aborts.payload.id == context.pending.id)),
+                         self.trace[3 * i:3 * i + 3].eq(context.state)]
+        connect(m, launcher.request, flipped(self.request))
+        connect(m, flipped(self.response), launcher.response)
+        for i in range(self.pes):
+            connect(m, launcher.launches[i], flipped(self.launches[i]))
+        stop = self._any(context.stop for context in contexts)
+        m.d.comb += [self.aborts.ready.eq(1),
+                     self.proceed.eq(self._any(context.proceed for context in contexts))]
+        # An abort may not overtake the launch that it ends.
+        m.d.sync += [self.abort.eq(stop & ~sent & ~launcher.launching),
+                     sent.eq((sent | ~launcher.launching) & stop),
+                     lost.eq(lost | self._any(context.lost for context in contexts))]
+        return m
+
+    @staticmethod
+    def _any(values):
+        total = 0
+        for value in values:
+            total = total | value
+        return total
+
+    def _admit(self, m, contexts, launcher, lost):
+        """A packet goes to a free context, and is eligible when nothing before it is in its way."""
+        packet, count = self.packets.payload, len(contexts)
+        free = Cat(context.packet.ready for context in contexts)
+        waiting = Cat(context.state == ContextState.WAIT for context in contexts)
+        masks = [context.pending.pe_mask for context in contexts]
+        busy = self._any(
+            Mux((context.state == ContextState.LAUNCH) | (context.state == ContextState.RUN),
+                mask, 0) for context, mask in zip(contexts, masks, strict=True))
+        outside = packet.pe_mask[self.pes:].any() | (packet.pe_mask == 0)
+        misplaced = packet.table % LINE_BYTES != 0
+        gone = (packet.pe_mask & lost).any()
+        m.d.comb += self.packets.ready.eq(free.any())
+        for i, context in enumerate(contexts):
+            older = Signal(count, name=f"older{i}")
+            here = self.packets.valid & free[i] & ~free[:i].any()
+            before = self._any(Mux(older[j] & waiting[j], masks[j], 0) for j in range(count))
+            m.d.comb += [
+                context.packet.payload.eq(packet), context.packet.valid.eq(here),
+                context.refused.eq(outside | misplaced | gone),
+                launcher.eligible[i].eq(waiting[i] & ~(masks[i] & (busy | before)).any())]
+            with m.If(context.fail):
+                m.d.comb += context.refusal.eq(launcher.refusal)
+            with m.Else():
+                m.d.comb += [
+                    context.refusal.code.eq(Mux(outside | misplaced, ErrorCode.BAD_FIELD,
+                                                ErrorCode.WATCHDOG)),
+                    context.refusal.field.eq(Mux(outside | gone, 8, 2))]
+            m.d.sync += older.eq(Mux(here, waiting, older & waiting))
+
+    def _report(self, m, contexts):
+        """Reports are taken one at a time."""
+        m.submodules.reporter = reporter = RoundRobin(self.pes)
+        report, queues = Signal(report_layout()), []
+        for pe in range(self.pes):
+            m.submodules[f"reports{pe}"] = queue = Queue(report_layout())
+            connect(m, flipped(self.reports[pe]), queue.i)
+            m.d.comb += queue.o.ready.eq(reporter.grant[pe])
+            with m.If(reporter.grant[pe]):
+                m.d.comb += report.eq(queue.o.payload)
+            queues.append(queue)
+        m.d.comb += [reporter.requests.eq(Cat(queue.o.valid for queue in queues)),
+                     reporter.ready.eq(1)]
+        for context in contexts:
+            m.d.comb += [context.reporting.eq(reporter.grant), context.report.eq(report)]
+
+    def _complete(self, m, contexts):
+        m.submodules.completer = completer = RoundRobin(len(contexts))
+        m.d.comb += [completer.requests.eq(Cat(c.completion.valid for c in contexts)),
+                     completer.ready.eq(self.completions.ready),
+                     self.completions.valid.eq(completer.requests.any())]
+        for i, context in enumerate(contexts):
+            m.d.comb += context.completion.ready.eq(completer.grant[i] & self.completions.ready)
+            with m.If(completer.grant[i]):
+                m.d.comb += self.completions.payload.eq(context.completion.payload)
+
+    def _registers(self, m, contexts, lost):
+        """Lines: who this is, PEs and contexts, counters of the die, counters of the link."""
+        m.submodules.registers = registers = RegisterLines(count=4)
+        connect(m, flipped(self.access), registers.access)
+        connect(m, registers.access_response, flipped(self.access_response))
+        ended, failed = Signal(32), Signal(32)
+        taken = self.completions.valid & self.completions.ready
+        m.d.sync += ended.eq(ended + taken)
+        m.d.sync += failed.eq(failed + (taken & (self.completions.payload.code != ErrorCode.OK)))
+        words = [self.idle, lost, ended, failed]
+        words += [Cat(c.pending.id, C(0, 5), c.state, c.pending.pe_mask) for c in contexts]
+        m.d.comb += [
+            registers.lines[0].eq(Cat(C(MAGIC, 32), C(VERSION, 32), self.identity)),
+            registers.lines[1].eq(Cat(Cat(word, C(0, 32 - len(word))) for word in words)),
+            registers.lines[2].eq(self.counters), registers.lines[3].eq(self.link_counters)]

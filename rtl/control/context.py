@@ -1,0 +1,168 @@
+"""One work packet under way in the control block."""
+from amaranth import *
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.link.interfaces import completion_layout, launch_layout
+from rtl.pe.interfaces import ErrorCode, report_layout
+
+DEFAULT_WATCHDOG_CYCLES = 65536
+
+
+class ContextState(enum.Enum, shape=3):
+    """What a context does, as seen in the control registers."""
+
+    FREE = 0
+    WAIT = 1        # for its PEs, and for its turn
+    LAUNCH = 2      # the program table is read and the PEs are started
+    RUN = 3
+    COMPLETE = 4    # the completion waits to be taken
+
+
+def refusal_layout():
+    """Why a work packet could not be started: the completion's code and field."""
+    return data.StructLayout({"code": ErrorCode, "field": 8})
+
+
+class PacketContext(wiring.Component):
+    """Follows one work packet from its arrival to its completion, and serves its barriers.
+
+    A barrier opens 2 cycles after its last PE arrived or ended. If some PE stands at a barrier for
+    ``watchdog << patience_log2`` cycles in which no PE of the packet arrives or ends, the packet
+    is aborted with ``WATCHDOG``, and the PEs that did not arrive have failed. A PE that has not
+    ended after the same time from an abort is given up: ``lost``. After reset the context is free.
+    Source: this project's choice.
+
+    Parameters
+    ----------
+    pes : int
+        PEs of the die.
+    patience_log2 : int
+        Patience at barriers, in watchdog times (a PE's own watchdog looks after its units).
+
+    Members
+    -------
+    packet : In(stream.Signature(launch_layout()))
+        The work packet; ready while the context is free.
+    refused : In(1)
+        With ``packet``: it is completed at once with ``refusal``.
+    refusal : In(refusal_layout())
+        Why it was refused, or why ``fail``.
+    start : In(1)
+        High for one cycle: from now on the launcher is at work for this packet.
+    started, fail : In(1)
+        High for one cycle: the launcher has started all PEs, or none, because of ``refusal``.
+    abort : In(1)
+        High for one cycle: the packet is to be ended with ``ABORTED``.
+    arrived : In(pes)
+        PEs that arrive at a barrier in this cycle.
+    reporting, report : In(pes), In(report_layout())
+        The PE, one-hot, whose report is taken in this cycle, and the report.
+    proceed, stop : Out(pes)
+        Registers. PEs that may leave their barrier (one cycle), and PEs to be aborted (level,
+        until each has ended).
+    lost : Out(pes)
+        High for one cycle: PEs that were given up.
+    state : Out(ContextState)
+        What the context does.
+    pending : Out(launch_layout())
+        The work packet, as it came.
+    completion : Out(stream.Signature(completion_layout()))
+        One for each packet.
+    """
+
+    def __init__(self, *, pes, patience_log2=6):
+        if not isinstance(pes, int) or not 1 <= pes <= 16:
+            raise ValueError(f"PEs must be an integer in 1 to 16, not {pes!r}")
+        if not isinstance(patience_log2, int) or patience_log2 < 0:
+            raise ValueError(f"Patience must be a non-negative integer, not {patience_log2!r}")
+        self.pes, self.patience_log2 = pes, patience_log2
+        super().__init__({
+            "packet": In(stream.Signature(launch_layout())), "refused": In(1),
+            "refusal": In(refusal_layout()), "start": In(1), "started": In(1), "fail": In(1),
+            "abort": In(1), "arrived": In(pes), "reporting": In(pes),
+            "report": In(report_layout()), "proceed": Out(pes), "stop": Out(pes),
+            "lost": Out(pes), "state": Out(ContextState), "pending": Out(launch_layout()),
+            "completion": Out(stream.Signature(completion_layout()))})
+
+    def elaborate(self, platform):
+        m = Module()
+        pes, result, state = self.pes, self.completion.payload, self.state
+        here, ended = Signal(pes), Signal(pes)      # at a barrier; no longer running
+        aborted, expired_once = Signal(), Signal()
+        patience = Signal(32 + self.patience_log2)
+        mask = self.pending.pe_mask[:pes]
+        running = state == ContextState.RUN
+        active = running | (state == ContextState.LAUNCH)
+        reporting = Mux(active, self.reporting & mask, 0)
+        complete = running & (ended == mask)
+        proceed = here.any() & ((here | ended) == mask) & running & ~complete & ~aborted
+        moved = (self.arrived & mask).any() | reporting.any() | proceed
+        limit = Mux(self.pending.watchdog == 0, DEFAULT_WATCHDOG_CYCLES,
+                    self.pending.watchdog) << self.patience_log2
+        waiting = running & ~complete & (here.any() | aborted)
+        expired = waiting & ~moved & (patience >= limit)
+        absent = mask & ~here & ~ended
+
+        def fail(who, code, *, unit=0, field=0, tag=0):
+            """The lowest PE that failed tells why; of one PE, the first failure."""
+            lowest = (who & (~who + 1))[:pes]
+            before = result.failed_mask
+            first = (before == 0) | (lowest < (before & (~before + 1))[:16])
+            with m.If(first):
+                m.d.sync += [result.code.eq(code), result.unit.eq(unit), result.field.eq(field),
+                             result.command_tag.eq(tag)]
+                with m.Switch(lowest):
+                    for pe in range(pes):
+                        with m.Case(1 << pe):
+                            m.d.sync += result.failed_pe.eq(pe)
+            m.d.sync += result.failed_mask.eq(result.failed_mask | who)
+
+        m.d.comb += [self.packet.ready.eq(state == ContextState.FREE),
+                     self.completion.valid.eq(state == ContextState.COMPLETE)]
+        m.d.sync += [self.proceed.eq(Mux(proceed, here, 0)), self.lost.eq(0),
+                     self.stop.eq(Mux(running & aborted, mask & ~ended, 0)),
+                     patience.eq(Mux(waiting & ~moved, patience + 1, 0))]
+        with m.If(state != ContextState.COMPLETE):
+            m.d.sync += result.cycles.eq(result.cycles + 1)
+        with m.If(active):
+            m.d.sync += [here.eq((here | (self.arrived & mask)) & ~ended & ~proceed.replicate(pes)),
+                         ended.eq(ended | reporting)]
+        with m.If(self.abort & (state != ContextState.FREE) & (state != ContextState.COMPLETE)):
+            m.d.sync += aborted.eq(1)
+        with m.If(reporting.any() & (self.report.code != ErrorCode.OK) & ~expired_once):
+            fail(reporting, self.report.code, unit=self.report.unit, field=self.report.field,
+                 tag=self.report.tag)
+        with m.Elif(expired & ~expired_once):
+            fail(Mux(aborted, mask & ~ended, absent), ErrorCode.WATCHDOG)
+        with m.If(expired):
+            m.d.sync += [aborted.eq(1), expired_once.eq(1), patience.eq(0)]
+            with m.If(aborted):  # they do not even obey an abort
+                m.d.sync += [ended.eq(mask), self.lost.eq(mask & ~ended)]
+
+        with m.Switch(state):
+            with m.Case(ContextState.FREE):
+                with m.If(self.packet.valid):
+                    m.d.sync += [self.pending.eq(self.packet.payload), here.eq(0), ended.eq(0),
+                                 aborted.eq(0), expired_once.eq(0), result.eq(0),
+                                 result.id.eq(self.packet.payload.id),
+                                 state.eq(ContextState.WAIT)]
+            with m.Case(ContextState.WAIT):
+                with m.If(self.start):
+                    m.d.sync += state.eq(ContextState.LAUNCH)
+                with m.Elif(aborted):
+                    m.d.sync += [result.code.eq(ErrorCode.ABORTED),
+                                 state.eq(ContextState.COMPLETE)]
+            with m.Case(ContextState.LAUNCH):
+                with m.If(self.started):
+                    m.d.sync += state.eq(ContextState.RUN)
+            with m.Case(ContextState.RUN):
+                with m.If(complete):
+                    m.d.sync += state.eq(ContextState.COMPLETE)
+            with m.Case(ContextState.COMPLETE):
+                with m.If(self.completion.ready):
+                    m.d.sync += state.eq(ContextState.FREE)
+        with m.If(self.fail | (self.refused & self.packet.valid & self.packet.ready)):
+            m.d.sync += [result.code.eq(self.refusal.code), result.field.eq(self.refusal.field),
+                         state.eq(ContextState.COMPLETE)]
+        return m

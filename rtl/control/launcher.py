@@ -1,0 +1,115 @@
+"""Reads program tables and starts the PEs of a work packet."""
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.common.arbiter import RoundRobin
+from rtl.control.context import DEFAULT_WATCHDOG_CYCLES, refusal_layout
+from rtl.link import interfaces as link
+from rtl.pe.interfaces import (
+    LINE_BITS,
+    LINE_BYTES,
+    AccessError,
+    ErrorCode,
+    launch_layout,
+    request_layout,
+    response_layout,
+)
+
+
+class Launcher(wiring.Component):
+    """Takes one work packet at a time: reads its program table, then starts its PEs in turn.
+
+    A packet takes ``pes + 2`` cycles and the time of the read. The program of PE ``p`` is at the
+    table's address + 64 x entry ``p``. If the table cannot be read, no PE is started.
+
+    Parameters
+    ----------
+    pes : int
+        PEs of the die.
+    contexts : int
+        Work packets to choose from.
+
+    Members
+    -------
+    eligible : In(contexts)
+        Packets whose PEs are free and whose turn it is.
+    packets : In(data.ArrayLayout(launch_layout(), contexts))
+        The packets.
+    start, started, fail : Out(contexts)
+        One-hot, for one cycle: see :class:`rtl.control.context.PacketContext`.
+    refusal : Out(refusal_layout())
+        Why, with ``fail``.
+    request, response : Out(stream.Signature(request_layout())), In(...)
+        To memory.
+    launches : Out(stream.Signature(launch_layout())).array(pes)
+        To the PEs; registers.
+    launching : Out(pes)
+        PEs that have not yet taken their launch.
+    """
+
+    def __init__(self, *, pes, contexts):
+        self.pes, self.contexts = pes, contexts
+        super().__init__({
+            "eligible": In(contexts), "start": Out(contexts), "started": Out(contexts),
+            "packets": In(data.ArrayLayout(link.launch_layout(), contexts)),
+            "fail": Out(contexts), "refusal": Out(refusal_layout()),
+            "request": Out(stream.Signature(request_layout())),
+            "response": In(stream.Signature(response_layout())),
+            "launches": Out(stream.Signature(launch_layout())).array(pes), "launching": Out(pes)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.choice = choice = RoundRobin(self.contexts)
+        chosen = Signal(self.contexts)
+        packet = Signal(link.launch_layout())
+        entries = Signal(data.ArrayLayout(32, LINE_BITS // 32))
+        pe = Signal(range(self.pes))
+        response = self.response.payload
+
+        m.d.comb += [choice.requests.eq(self.eligible),
+                     self.request.payload.address.eq(packet.table),
+                     self.launching.eq(Cat(launch.valid for launch in self.launches))]
+        for launch in self.launches:
+            with m.If(launch.ready):
+                m.d.sync += launch.valid.eq(0)
+        with m.FSM():
+            with m.State("CHOOSE"):
+                m.d.comb += [choice.ready.eq(1), self.start.eq(choice.grant)]
+                for i in range(self.contexts):
+                    with m.If(choice.grant[i]):
+                        m.d.sync += packet.eq(self.packets[i])
+                m.d.sync += [chosen.eq(choice.grant), pe.eq(0)]
+                with m.If(choice.grant.any()):
+                    m.next = "FETCH"
+            with m.State("FETCH"):
+                m.d.comb += self.request.valid.eq(1)
+                with m.If(self.request.ready):
+                    m.next = "RECEIVE"
+            with m.State("RECEIVE"):
+                m.d.comb += self.response.ready.eq(1)
+                with m.If(self.response.valid):
+                    m.d.sync += entries.eq(response.data)
+                    m.next = "LAUNCH"
+                    with m.If(response.error != AccessError.NONE):
+                        m.d.comb += [self.fail.eq(chosen), self.refusal.field.eq(2)]
+                        with m.If(response.error == AccessError.POISON):
+                            m.d.comb += self.refusal.code.eq(ErrorCode.POISON)
+                        with m.Else():
+                            m.d.comb += self.refusal.code.eq(ErrorCode.BAD_ADDRESS)
+                        m.next = "CHOOSE"
+            with m.State("LAUNCH"):
+                program = packet.table + entries[pe] * LINE_BYTES
+                with m.Switch(pe):
+                    for i, launch in enumerate(self.launches):
+                        with m.Case(i), m.If(packet.pe_mask[i]):
+                            m.d.sync += [
+                                launch.valid.eq(1), launch.payload.program.eq(program),
+                                launch.payload.watchdog.eq(
+                                    Mux(packet.watchdog == 0, DEFAULT_WATCHDOG_CYCLES,
+                                        packet.watchdog))]
+                m.d.sync += pe.eq(pe + 1)
+                with m.If(pe == self.pes - 1):
+                    m.d.comb += self.started.eq(chosen)
+                    m.next = "CHOOSE"
+        return m
