@@ -14,6 +14,7 @@ from rtl.pe.layout import LayoutUnit
 from rtl.pe.local_memory import LocalMemory, SharedRead, SharedWrite
 from rtl.pe.memory_port import MemoryPort, RegisterWindow
 from rtl.pe.reduction import ReductionEngine
+from rtl.pe.simd import SimdEngine
 
 CALM_CYCLES = 8     # without any work before a PE calls itself idle: all registers are at rest
 
