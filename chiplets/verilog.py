@@ -53,14 +53,23 @@ def modules(component, *, name):
     return done
 
 
-def write(component, *, name, path, attributes=False):
-    """Write the Verilog of ``component`` as module ``name`` into the file ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    source = path.with_suffix(".il")
-    source.write_text("\n".join(modules(component, name=name).values()))
+def convert(source, path, *, attributes=False):
+    """Write the Verilog of the RTLIL file ``source`` into the file ``path``.
+
+    The text depends on the source alone in the first call of a process; names that Yosys makes up
+    differ in later ones.
+    """
     design = libyosys.Design()
     noattr = "" if attributes else "-noattr"
     for step in (f"read_rtlil {source}", "proc -noopt", "opt_clean", "memory_collect",
                  "wreduce", "opt_clean", f"write_verilog {noattr} {path}"):
         libyosys.run_pass(f"tee -q {step}", design)
     return path
+
+
+def write(component, *, name, path, attributes=False):
+    """Write the Verilog of ``component`` as module ``name`` into the file ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = path.with_suffix(".il")
+    source.write_text("\n".join(modules(component, name=name).values()))
+    return convert(source, path, attributes=attributes)
