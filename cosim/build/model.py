@@ -1,6 +1,6 @@
 """Verilog -> Verilator -> a shared library with a small C interface, cached by content."""
 import re
-import tempfile
+import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,11 +11,14 @@ from cosim.build.cache import cached, digest
 from cosim.build.tools import verilator_root
 
 VERILATOR = ["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert",
-             "--threads", "1", "--prefix", "Vmodel", "--top-module", "model", "--Mdir", ".",
+             "--threads", "1", "--prefix", "Vmodel", "--top-module", "shell", "--Mdir", ".",
              "-Wno-fatal", "-Wno-WIDTH", "--output-split", "60000"]
 INCLUDE = Path(__file__).parent / "include"
-# VL_OUTW(&pe0___05Frequest___05Fpayload,581,0,19);
-PORT = re.compile(r"^\s*VL_(IN|OUT)(?:8|16|64|W|)\(&(\w+),(\d+),0(?:,\d+)?\);", re.MULTILINE)
+UNIT_BYTES = 400_000    # of C++ compiled at once
+PORT = re.compile(r"^\s*(input|output) +(?:\[(\d+):0\] +)?(\w+) *;", re.MULTILINE)
+FUNCTION = re.compile(r"^\s*function .*?^\s*endfunction", re.MULTILINE | re.DOTALL)
+# VL_OUTW(&p_pe0___05Frequest___05Fpayload,581,0,19);
+MEMBER = re.compile(r"^\s*VL_(IN|OUT)(?:8|16|64|W|)\(&(\w+),(\d+),0(?:,\d+)?\);", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -54,24 +57,50 @@ def clock_once(text):
     return text if count else text
 
 
+def with_shell(text):
+    """The Verilog with a module ``shell`` around ``model`` whose ports are called ``p_...``.
+
+    A port may so have a name that the C++ class uses itself, such as ``trace``.
+    """
+    found = re.search(r"^module model\(.*?^endmodule", text, re.MULTILINE | re.DOTALL)
+    ports = PORT.findall(FUNCTION.sub("", found.group())) if found else []
+    if not {"clk", "rst"} <= {name for _, _, name in ports}:
+        raise ValueError(f"A model must have the ports clk and rst, not {ports!r}")
+    declared = ",\n".join(f"  {way} [{high or 0}:0] p_{name}" for way, high, name in ports)
+    connected = ",\n".join(f"    .{name}(p_{name})" for _, _, name in ports)
+    return f"{text}\nmodule shell(\n{declared}\n);\n  model model(\n{connected}\n  );\nendmodule\n"
+
+
 def parse_ports(header):
     """Ports from the class that Verilator wrote, ``(C++ name, Port)`` each."""
-    for direction, member, high in PORT.findall(header):
-        # Verilator writes "__" of a name as "___05F"
-        yield member, Port(member.replace("___05F", "__"), int(high) + 1, direction == "IN")
+    for direction, member, high in MEMBER.findall(header):
+        name = member.removeprefix("p_").replace("___05F", "__")  # as Verilator escapes "__"
+        yield member, Port(name, int(high) + 1, direction == "IN")
 
 
 def glue(header, waves):
     """C++ source of the library's interface (see ``cosim/engine/native/model.hpp``)."""
     ports = list(parse_ports(header))
-    names = {p.name for _, p in ports}
-    if not {"clk", "rst"} <= names:
-        raise ValueError(f"A model must have the ports clk and rst, not {sorted(names)!r}")
     table = "".join(f'    {{"{p.name}", {p.bits}, {int(p.input)}}},\n' for _, p in ports)
     pointers = "".join(f"    case {i}: return &model->{m};\n" for i, (m, _) in enumerate(ports))
     fast = (INCLUDE / "glue.cpp").read_text()
     return fast.replace("@PORTS@", table).replace("@POINTERS@", pointers).replace(
         "@COUNT@", str(len(ports))).replace("@WAVES@", str(int(waves)))
+
+
+def merged(sources, folder, name):
+    """The sources in files of at most ``UNIT_BYTES`` or one source: less reading of headers."""
+    groups, size = [], UNIT_BYTES
+    for source in sources:
+        if size + source.stat().st_size > UNIT_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(source)
+        size += source.stat().st_size
+    for number, group in enumerate(groups):
+        path = folder / f"{name}_{number}.cpp"
+        path.write_text("".join(f'#include "{source.name}"\n' for source in group))
+        yield path
 
 
 def verilator_version():
@@ -85,30 +114,51 @@ def build_verilog(text, *, name, waves=False):
     Parameters
     ----------
     text : str
-        Verilog of the module ``model`` with the ports ``clk`` and ``rst`` and all it instantiates.
+        Verilog of the module ``model`` with the ports ``clk`` and ``rst`` and all it instantiates,
+        as Yosys writes it.
     name : str
         Name in messages and of the cache folder; decides nothing else.
     waves : bool
         Build the variant that can write FST waveforms; it is slower even when it writes none.
     """
-    source = text if waves else clock_once(text)
+    return build_text(text, lambda folder: text, name=name, waves=waves)
+
+
+def build(component, *, name=None, waves=False):
+    """Build an Amaranth component; parameters as in :func:`build_verilog`."""
+    rtlil = "\n".join(verilog.modules(component, name="model").values())
+
+    def to_verilog(folder):  # a process of its own, as names differ in a later call and Yosys talks
+        (folder / "model.il").write_text(rtlil)
+        script = "import sys; from chiplets import verilog; verilog.convert(*sys.argv[1:])"
+        compiler.run([sys.executable, "-c", script, folder / "model.il", folder / "model.v"],
+                     Path(__file__).parents[2])
+        return (folder / "model.v").read_text()
+
+    key = digest(rtlil, version("pyosys"), Path(verilog.__file__).read_text())
+    return build_text(key, to_verilog, name=name or type(component).__name__, waves=waves)
+
+
+def build_text(identity, to_verilog, *, name, waves):
+    """Build the Verilog that ``to_verilog(folder)`` gives, unless ``identity`` was built before."""
     template = (INCLUDE / "glue.cpp").read_text()
     options = VERILATOR + (["--trace-fst"] if waves else [])
     flags = [*compiler.defines(waves), *compiler.includes(), "-idirafter", str(INCLUDE)]
-    key = digest(source, options, template, verilator_version(), compiler.identity(),
+    key = digest(identity, options, template, verilator_version(), compiler.identity(),
                  compiler.BASE, compiler.FAST, compiler.SLOW, flags, Path(__file__).read_text())
 
     def make(folder):
-        (folder / "model.v").write_text(source)
+        text = to_verilog(folder)
+        (folder / "model.v").write_text(with_shell(text if waves else clock_once(text)))
         root = verilator_root()
         log = compiler.run(["env", f"VERILATOR_ROOT={root}", root / "bin" / "verilator_bin",
                             *options, "model.v"], folder)
         (folder / "verilator.log").write_text(log)
-        header = (folder / "Vmodel.h").read_text()
-        (folder / "glue.cpp").write_text(glue(header, waves))
-        speed = {True: compiler.SLOW, False: compiler.FAST}
-        sources = [(s, speed["Slow" in s.stem or "__Trace" in s.stem])
-                   for s in folder.glob("*.cpp")]
+        (folder / "glue.cpp").write_text(glue((folder / "Vmodel.h").read_text(), waves))
+        slow = [p for p in sorted(folder.glob("*.cpp")) if "Slow" in p.stem or "__Trace" in p.stem]
+        fast = [p for p in sorted(folder.glob("*.cpp")) if p not in slow]
+        sources = [(p, compiler.SLOW) for p in merged(slow, folder, "slow")]
+        sources += [(p, compiler.FAST) for p in merged(fast, folder, "fast")]
         objects = compiler.compile_all(sources, folder=folder, flags=[f"-I{folder}", *flags])
         libraries = ["-lz"] if waves else []
         compiler.link([*objects, *compiler.runtime(waves), *libraries],
@@ -119,16 +169,3 @@ def build_verilog(text, *, name, waves=False):
     folder, seconds = cached(f"{name}_{key}", make)
     ports = {p.name: p for _, p in parse_ports((folder / "Vmodel.h").read_text())}
     return Model(name, folder / "model.so", ports, waves, seconds)
-
-
-def build(component, *, name=None, waves=False):
-    """Build an Amaranth component; parameters as in :func:`build_verilog`."""
-    name = name or type(component).__name__
-    return build_verilog(component_text(component, name), name=name, waves=waves)
-
-
-def component_text(component, name):
-    """Verilog of a component as module ``model``."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = verilog.write(component, name="model", path=Path(folder) / "model.v")
-        return path.read_text()

@@ -116,3 +116,22 @@ class Channel:
     source: tuple[str, str, str, str]
     target: tuple[str, str, str, str]
     latency_cycles: int = 16
+
+
+def bus_pins(model, instance, prefix):
+    """Pins of a bus: the names of the model's ports without ``prefix`` are the roles."""
+    return {name.removeprefix(prefix): (instance, name)
+            for name in model.ports if name.startswith(prefix)}
+
+
+def host_memory(model, instance, prefix, *, memory_bytes, **parameters):
+    """Host memory behind an AXI4 master; parameters as in ``cosim/devices/host.hpp``."""
+    if memory_bytes < 64 or memory_bytes % 64:
+        raise ValueError(f"Memory must be a positive multiple of 64 bytes, not {memory_bytes!r}")
+    return Device("host_memory", "host", bus_pins(model, instance, prefix), parameters,
+                  memory_bytes)
+
+
+def register_master(model, instance, prefix):
+    """Master on an AXI4-Lite port, for :meth:`Engine.access`."""
+    return Device("register_master", "registers", bus_pins(model, instance, prefix))

@@ -11,6 +11,7 @@ LIMIT, WATCH, MAIL, QUIET, FAILED, LOST = 0, 1, 2, 4, 8, 16
 RUN_SLICE = 4096    # cycles a native call at most, so that an interrupt from the keyboard is seen
 RESET_CYCLES = 8    # this project's choice
 COUNTERS, MAILBOX = 64, 16
+ACCESS_TIMEOUT = 100_000  # cycles; this project's choice
 NORESERVE = 0x4000  # Linux MAP_NORESERVE, which mmap does not name in every Python
 
 
@@ -32,7 +33,7 @@ def load_library():
                 "channel": [p, s, u, u, s, s, u, u, s, s, q], "device": [p, u, s, s, p, q],
                 "device_pin": [p, u, s, u, u, s], "device_parameter": [p, u, s, q],
                 "watch": [p, u, u, s], "lane": [p, u, u, s, u], "waves": [p, u, u, s],
-                "start": [p, u, u], "run": [p, q, u], "pid": [p, u]}
+                "start": [p, u, u], "stop": [p], "run": [p, q, u], "pid": [p, u]}
     other = {"new": ([q, q], p), "delete": ([p], None), "message": ([p], s), "cycle": ([p], q),
              "hash": ([p, u], q), "failure": ([p, u], s), "carried": ([p, u], q),
              "skipped": ([p, u, u], q), "counters": ([p, u], p), "mailbox": ([p, u], p),
@@ -192,6 +193,24 @@ class Engine:
             self.seconds += time.perf_counter() - start
         return LIMIT
 
+    def access(self, master, address, value=None, *, timeout_cycles=ACCESS_TIMEOUT):
+        """Read a register, or write ``value`` to it, through the device ``master``.
+
+        The system runs until the quantum boundary after the answer. :exc:`EngineError` if the
+        answer is an error or does not come.
+        """
+        mail = self.mailbox(master)
+        mail[1:4] = [value is not None, address, value or 0]
+        mail[0] = 1
+        what = f"The {'read' if value is None else 'write'} of register {address:#x}"
+        if not self.run(timeout_cycles, until=MAIL) & MAIL:
+            raise EngineError(f"{what} by {master} was not answered in {timeout_cycles} cycles")
+        mail[0] = 0
+        if mail[4]:
+            code = ("OKAY", "EXOKAY", "SLVERR", "DECERR")[mail[4]]
+            raise EngineError(f"{what} by {master} was answered {code}")
+        return mail[3]
+
     @property
     def cycle(self):
         """Cycles simulated so far, those of the reset included."""
@@ -264,8 +283,11 @@ class Engine:
     def close(self):
         """Stop the workers and close waveforms; memories stay readable. May be called again."""
         if self._engine:
-            self._library.engine_delete(self._engine)
-            self._engine = None
+            try:
+                self._call("stop")
+            finally:
+                self._library.engine_delete(self._engine)
+                self._engine = None
 
     def __enter__(self):
         return self

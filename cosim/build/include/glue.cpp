@@ -31,11 +31,12 @@ API const Port* model_ports() { return ports; }
 
 API void* model_create() {
     Model* self = new Model;
+    self->context.threads(1);  // no pool of threads: they would not survive a fork
 #if @WAVES@
     self->context.traceEverOn(true);
 #endif
     self->verilated = std::make_unique<Vmodel>(&self->context, "die");
-    self->verilated->clk = 0;
+    self->verilated->p_clk = 0;
     self->verilated->eval();  // initial values, settled
     return self;
 }
@@ -52,14 +53,14 @@ API void model_cycle(void* handle, uint64_t cycle) {
     Model* self = static_cast<Model*>(handle);
     Vmodel* model = self->verilated.get();
 #if @WAVES@
-    model->clk = 1;
+    model->p_clk = 1;
     model->eval();
     if (self->waves) self->waves->dump(2 * cycle);
-    model->clk = 0;
+    model->p_clk = 0;
     model->eval();
     if (self->waves) self->waves->dump(2 * cycle + 1);
 #else
-    model->clk ^= 1;  // registers load on every change of the clock
+    model->p_clk ^= 1;  // registers load on every change of the clock
     model->eval();
 #endif
 }

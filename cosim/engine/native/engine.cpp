@@ -179,6 +179,9 @@ API int64_t engine_waves(Engine* e, uint32_t die, uint32_t model, const char* pa
 API int64_t engine_start(Engine* e, uint32_t threads, uint32_t processes) {
     return guarded(e, [&] { return e->start(threads, processes), 0; });
 }
+API int64_t engine_stop(Engine* e) {
+    return guarded(e, [&] { return e->stop(), 0; });
+}
 API int64_t engine_run(Engine* e, uint64_t limit, uint32_t mask) { return e->run(limit, mask); }
 
 API uint64_t engine_cycle(Engine* e) { return e->control->cycle; }

@@ -43,8 +43,7 @@ class Engine {
         arena_ = static_cast<uint8_t*>(share(ARENA));
         control = new (allocate(sizeof(Control))) Control;
     }
-    ~Engine() {
-        stop();
+    ~Engine() {  // after stop()
         dies.clear();
         for (auto& [address, bytes] : shared_) munmap(address, bytes);
     }
@@ -110,8 +109,10 @@ class Engine {
         announce(control->command, control->command_sleepers);
         for (auto& thread : threads_) thread.join();
         threads_.clear();
-        for (size_t w = 0; w < pids_.size(); w++) reap(pids_[w]);
+        bool clean = true;
+        for (pid_t pid : pids_) clean &= reap(pid);
         pids_.clear();
+        if (!clean && !lost_) throw std::runtime_error("A worker process failed while it closed");
     }
 
     const std::vector<pid_t>& pids() const { return pids_; }
@@ -231,13 +232,16 @@ class Engine {
         return false;
     }
 
-    static void reap(pid_t pid) {
-        for (int i = 0; i < 500; i++) {  // 5 s to close its files
-            if (waitpid(pid, nullptr, WNOHANG) != 0) return;
+    // Whether the worker ended by itself and well; it has 10 s to close its files.
+    static bool reap(pid_t pid) {
+        int status = 0;
+        for (int i = 0; i < 1000; i++) {
+            if (waitpid(pid, &status, WNOHANG) != 0) return status == 0;
             usleep(10000);
         }
         kill(pid, SIGKILL);
         waitpid(pid, nullptr, 0);
+        return false;
     }
 };
 
