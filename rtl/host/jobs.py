@@ -1,0 +1,60 @@
+"""What the parts of the dispatcher say to each other."""
+from amaranth.lib import data, enum
+
+from rtl.link.interfaces import slot_layout
+from rtl.pe.interfaces import ADDRESS_BITS, ErrorCode
+
+from .axi import HOST_ADDRESS_BITS
+
+STREAMS = 4
+STREAM_BITS = 2
+DIE_BITS = 4
+
+
+class Opcode(enum.Enum, shape=8):
+    """Opcodes of submission entries."""
+
+    COPY_IN = 1
+    COPY_OUT = 2
+    LAUNCH = 3
+    NOP = 4
+
+
+def entry_layout():
+    """A submission entry (docs/programming-model.md, "Work packets"), and when it was fetched."""
+    return data.StructLayout({
+        "opcode": 8, "stream": 8, "tag": 16, "host": HOST_ADDRESS_BITS, "device": 64,
+        "bytes": 32, "die": 8, "pe_mask": 16, "watchdog": 32, "fetched": 32})
+
+
+def decode_entry(entry, line, fetched):
+    """Assignments of the fields of a line of 16 words to ``entry``."""
+    word = [line[32 * n:32 * n + 32] for n in range(16)]
+    fields = {"opcode": word[0][:8], "stream": word[0][8:16], "tag": word[0][16:],
+              "host": line[64:128], "device": line[128:192], "bytes": word[6],
+              "die": word[8][:8], "pe_mask": word[8][16:], "watchdog": word[9],
+              "fetched": fetched}
+    return [entry[name].eq(value) for name, value in fields.items()]
+
+
+def copy_layout():
+    """A copy of at least one byte, within one die."""
+    return data.StructLayout({"stream": STREAM_BITS, "host": HOST_ADDRESS_BITS,
+                              "device": ADDRESS_BITS, "bytes": 32})
+
+
+def done_layout():
+    """A copy has ended: each byte of it stands where it belongs, or ``code`` says why not."""
+    return data.StructLayout({"stream": STREAM_BITS, "code": ErrorCode})
+
+
+def request_layout():
+    """A slot for a die."""
+    return data.StructLayout({"die": DIE_BITS, "slot": slot_layout()})
+
+
+def result_layout():
+    """What a completion entry will say, except its phase bit."""
+    return data.StructLayout({"tag": 16, "code": ErrorCode, "command_tag": 16, "unit": 4,
+                              "field": 8, "die": 4, "failed_pe": 8, "failed_mask": 16,
+                              "cycles": 32})
