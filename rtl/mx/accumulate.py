@@ -112,3 +112,108 @@ class Fp32AccumulateShort(wiring.Component):
         m.d.comb += self.o.eq(Mux(self.nan | acc_nan, QUIET_NAN,
                                   Mux(acc_special, self.acc, number)))
         return m
+
+
+class Fp32Accumulate(wiring.Component):
+    """Adds an integer of any width times a power of two to an FP32 number, rounded once.
+
+    Latency 0 cycles. Normalises the integer, aligns the lower operand with a sticky bit, adds,
+    normalises, and rounds to nearest even. Subnormals are kept, overflow gives an infinity, an
+    exact zero is +0; NaN comes out as 0x7FC00000.
+    Source: IEEE 754-2019, clauses 4.3.1, 6.1, 6.2, 6.3, 7.4.
+
+    Parameters
+    ----------
+    width : int
+        Width of ``d`` [bit]. :exc:`ValueError` unless in 2 to 120.
+    exponent_bits : int
+        Width of ``exponent`` [bit]. :exc:`ValueError` unless in 1 to 12.
+    bias : int
+        Subtracted from ``exponent``. :exc:`ValueError` unless in 126 to 2000.
+
+    Members
+    -------
+    acc : In(32)
+        FP32 number.
+    d : In(signed(width))
+        Integer; its magnitude is at most ``2 ** (width - 1) - 1``.
+    exponent : In(exponent_bits)
+        Biased exponent of the last bit of ``d``: it is worth ``2 ** (exponent - bias)``.
+    nan, pinf, ninf : In(1)
+        The addend is NaN or an infinity (both of them: NaN), whatever ``d`` is.
+    o : Out(32)
+        ``acc + d * 2 ** (exponent - bias)``.
+    """
+
+    def __init__(self, *, width, exponent_bits, bias):
+        if not isinstance(width, int) or not 2 <= width <= 120:
+            raise ValueError(f"Width must be in 2 to 120, not {width!r}")
+        if not isinstance(exponent_bits, int) or not 1 <= exponent_bits <= 12:
+            raise ValueError(f"Exponent width must be in 1 to 12, not {exponent_bits!r}")
+        if not isinstance(bias, int) or not 126 <= bias <= 2000:
+            raise ValueError(f"Bias must be in 126 to 2000, not {bias!r}")
+        self.width = width
+        self.exponent_bits = exponent_bits
+        self.bias = bias
+        super().__init__({"acc": In(32), "d": In(signed(width)), "exponent": In(exponent_bits),
+                          "nan": In(1), "pinf": In(1), "ninf": In(1), "o": Out(32)})
+
+    def elaborate(self, platform):
+        m = Module()
+
+        def wire(name, value, shape):
+            signal = Signal(shape, name=name)
+            m.d.comb += signal.eq(value)
+            return signal
+
+        digits = max(self.width - 1, 24)       # of both significands
+        word = 1 << (digits + 3).bit_length()  # a power of two that holds carry, digits, 3 more
+        field = wire("field", self.acc[23:31], 8)
+        significand = Cat(Const(0, digits - 24), self.acc[:23], field != 0)
+        acc_top = wire("acc_top", field + (field == 0) + (self.bias - 127), 13)
+
+        d = self.d.as_unsigned()
+        size = wire("size", Mux(d[-1], 0 - d, d), self.width - 1)
+        left = wire("left", Cat(Const(0, word - len(size)), size), word)
+        lead = leading_zeros(m, left, "lead")
+        normal = wire("normal", (left << lead)[word - digits:word], digits)
+        d_top = wire("d_top", Mux(size == 0, 0, self.exponent + (self.width - 2) - lead), 13)
+
+        above = wire("above", d_top > acc_top, 1)
+        apart = wire("apart", Mux(above, d_top - acc_top, acc_top - d_top), 13)
+        shift = wire("shift", Mux(apart > digits + 3, digits + 3, apart), range(digits + 4))
+        upper = wire("upper", Cat(Const(0, 3), Mux(above, normal, significand)), digits + 5)
+        lower = wire("lower", Cat(Const(0, 3), Mux(above, significand, normal)), digits + 3)
+        shifted = wire("shifted", lower >> shift, digits + 3)
+        lost = wire("lost", (shifted << shift)[:digits + 3] != lower, 1)
+        lower = wire("aligned_lower", shifted | lost, digits + 5)
+        subtract = wire("subtract", d[-1] ^ self.acc[31], 1)
+        total = wire("total", Mux(subtract, upper - lower, upper + lower), digits + 5)
+        swapped = wire("swapped", total[-1], 1)
+        magnitude = wire("magnitude", Mux(swapped, 0 - total, total), digits + 4)
+        negative = Mux(above, d[-1], self.acc[31]) ^ swapped
+
+        # places from the carry down to the last bit of a subnormal; counting stops there
+        room = wire("room", Mux(above, d_top, acc_top) - (self.bias - 127), 13)
+        left = wire("left_sum", Cat(Const(0, word - len(magnitude)), magnitude), word)
+        stop = Mux(room >= word, 0, Const(1 << (word - 1), word) >> room[:word.bit_length() - 1])
+        zeros = leading_zeros(m, wire("counted", left | stop, word), "z")
+        aligned = wire("aligned", left << zeros, word)
+        kept, rest = aligned[-24:], aligned[:-25]
+        up = wire("up", aligned[-25] & (kept[0] | rest.any()), 1)
+        bits = wire("bits", ((room - zeros)[:13] << 23) + kept + up, 37)
+        number = Mux(total == 0, 0, Cat(Mux(bits >= INFINITY, INFINITY, bits)[:31], negative))
+
+        full, fraction = field == 255, self.acc[:23].any()
+        inf = self.pinf | self.ninf
+        nan = (self.nan | (full & fraction) | (self.pinf & self.ninf)
+               | (full & Mux(self.acc[31], self.pinf, self.ninf)))
+        with m.If(nan):
+            m.d.comb += self.o.eq(QUIET_NAN)
+        with m.Elif(full):
+            m.d.comb += self.o.eq(self.acc)
+        with m.Elif(inf):
+            m.d.comb += self.o.eq(Cat(Const(INFINITY, 31), self.ninf))
+        with m.Else():
+            m.d.comb += self.o.eq(number)
+        return m

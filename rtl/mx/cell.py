@@ -3,16 +3,16 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from rtl.mx.accumulate import Fp32AccumulateShort
-from rtl.mx.dot import Mx4Dot
-from rtl.mx.operands import Mx4A, Mx4B
+from rtl.mx.accumulate import Fp32Accumulate, Fp32AccumulateShort
+from rtl.mx.dot import Mx4Dot, Mx8Dot, Wide16Dot
+from rtl.mx.operands import Mx4A, Mx4B, Mx8Operand, Wide16Operand
 
 
 class Mx4Cell(wiring.Component):
     """Accumulates dot products of 32-element MXFP4 blocks in FP32.
 
     Latency 2 cycles from a beat to the accumulator that includes it; throughput 1 block a cycle.
-    Operands are not registered. After reset the accumulator is +0 and ``done`` is low.
+    Operands are not registered. After reset ``done`` is low; the accumulator starts with ``first``.
 
     Members
     -------
@@ -75,4 +75,76 @@ class Mx4Cell(wiring.Component):
         ]
         with m.If(valid):
             m.d.sync += acc.eq(accumulate.o)
+        return m
+
+
+class _WideCell(wiring.Component):
+    """Common part of the cells whose operands carry their scales and special values."""
+
+    def __init__(self, operand):
+        super().__init__({"a": In(operand), "b": In(operand), "valid": In(1), "first": In(1),
+                          "last": In(1), "acc": Out(32), "done": Out(1)})
+
+    def pipeline(self, m, dot, exponent, accumulate):
+        """Connect ``dot`` and ``accumulate`` through the stage registers."""
+        m.submodules.dot, m.submodules.accumulate = dot, accumulate
+        valid, last, first = Signal(), Signal(), Signal(reset_less=True)
+        acc = Signal(32, reset_less=True)
+        connect(m, flipped(self.a), dot.a)
+        connect(m, flipped(self.b), dot.b)
+        for name, value in {"d": dot.o, "exponent": exponent, "nan": dot.nan, "pinf": dot.pinf,
+                            "ninf": dot.ninf}.items():
+            port = getattr(accumulate, name)
+            register = Signal(port.shape(), name=f"{name}_q", reset_less=True)
+            m.d.sync += register.eq(value)
+            m.d.comb += port.eq(register)
+        m.d.comb += [accumulate.acc.eq(Mux(first, 0, acc)), self.acc.eq(acc)]
+        m.d.sync += [valid.eq(self.valid), first.eq(self.first), last.eq(self.last),
+                     self.done.eq(valid & last)]
+        with m.If(valid):
+            m.d.sync += acc.eq(accumulate.o)
+
+
+class Mx8Cell(_WideCell):
+    """Accumulates dot products of 32-element blocks of E4M3, E5M2 or E2M1 in FP32.
+
+    Latency, throughput, reset and the members ``valid``, ``first``, ``last``, ``acc`` and ``done``
+    are as of :class:`Mx4Cell`; the scales are part of the operands.
+
+    Members
+    -------
+    a, b : In(Mx8Operand())
+        Decoded blocks.
+    """
+
+    def __init__(self):
+        super().__init__(Mx8Operand())
+
+    def elaborate(self, platform):
+        m = Module()
+        self.pipeline(m, Mx8Dot(), self.a.exponent + self.b.exponent,
+                      Fp32Accumulate(width=71, exponent_bits=10, bias=286))
+        return m
+
+
+class Wide16Cell(_WideCell):
+    """Accumulates dot products of 16-element groups of any 4-, 8- or 16-bit formats in FP32.
+
+    Latency, throughput, reset and the members ``valid``, ``first``, ``last``, ``acc`` and ``done``
+    are as of :class:`Mx4Cell`, with a group of 16 as a beat.
+
+    Members
+    -------
+    a, b : In(Wide16Operand())
+        Decoded groups.
+    """
+
+    def __init__(self):
+        super().__init__(Wide16Operand())
+
+    def elaborate(self, platform):
+        m = Module()
+        dot = Wide16Dot()
+        self.pipeline(m, dot, dot.exponent,
+                      Fp32Accumulate(width=53, exponent_bits=11, bias=1050))
         return m

@@ -31,3 +31,36 @@ class Mx4B(wiring.Signature):
 
     def __eq__(self, other):
         return type(self) is type(other)
+
+
+class Mx8Operand(wiring.Signature):
+    """Decoded block of 32 elements of E4M3, E5M2 or E2M1, either side.
+
+    An element is ``magnitude << (8 * place)`` with its sign in ``negative``, in units of
+    ``2 ** (exponent - 143)``, scale included. NaN and infinities have magnitude 0; ``inf`` and
+    ``zero`` are one bit an element, ``nan`` is for the block.
+    """
+
+    def __init__(self):
+        super().__init__({"magnitude": Out(11).array(32), "place": Out(2).array(32),
+                          "negative": Out(32), "zero": Out(32), "inf": Out(32), "nan": Out(1),
+                          "exponent": Out(9)})
+
+    def __eq__(self, other):
+        return type(self) is type(other)
+
+
+class Wide16Operand(wiring.Signature):
+    """Decoded group of 16 elements of any 4-, 8- or 16-bit format, either side.
+
+    An element is ``significand * 2 ** (exponent - 512)`` with its sign in ``negative``; both are 0
+    for a zero, NaN or infinity. ``inf`` and ``zero`` are one bit an element, ``nan`` is for the
+    group.
+    """
+
+    def __init__(self):
+        super().__init__({"significand": Out(11).array(16), "exponent": Out(10).array(16),
+                          "negative": Out(16), "zero": Out(16), "inf": Out(16), "nan": Out(1)})
+
+    def __eq__(self, other):
+        return type(self) is type(other)

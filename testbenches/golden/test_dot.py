@@ -11,6 +11,7 @@ import pytest
 from cosim.golden import formats
 from cosim.golden.dot import Operand, matmul, wide, worst_error
 from cosim.golden.formats import MX_FORMATS, SPECS, WIDE_FORMATS, Format
+from testbenches.golden.oracle import add, bits
 
 ML = {Format.BF16: ml_dtypes.bfloat16, Format.FP16: np.float16,
       Format.E4M3: ml_dtypes.float8_e4m3fn, Format.E5M2: ml_dtypes.float8_e5m2,
@@ -53,31 +54,9 @@ def oracle_product(x, y):
     return x * y
 
 
-def round_once(exact):
-    """Nearest FP32 of a nonzero Fraction, ties to even, overflow to infinity."""
-    size = abs(exact)
-    exponent = size.numerator.bit_length() - size.denominator.bit_length()
-    exponent = exponent if size >= Fraction(2) ** exponent else exponent - 1
-    lsb = Fraction(2) ** max(exponent - 23, -149)
-    rounded = round(size / lsb) * lsb  # Python rounds a tie to even
-    value = inf if rounded >= Fraction(2) ** 128 else float(rounded)
-    return -value if exact < 0 else value
-
-
-def oracle_add(acc, total):
-    if isinstance(total, float) or isnan(acc) or isinf(acc):
-        return acc + (total if isinstance(total, float) else 0.0)
-    exact = Fraction(acc) + total
-    return round_once(exact) if exact else 0.0
-
-
 def oracle_sum(terms):
     special = [t for t in terms if isinstance(t, float)]
     return sum(special) if special else sum(terms, Fraction(0))
-
-
-def bits(value):
-    return 0x7FC00000 if isnan(value) else int(np.float32(value).view(np.uint32))
 
 
 @pytest.mark.parametrize(("fa", "fb"), MX_PAIRS)
@@ -94,7 +73,7 @@ def test_block_sums_are_rounded_once(fa, fb, scales):
             acc = 0.0
             for k in range(0, 192, 32):
                 terms = [oracle_product(va[i][n], vb[j][n]) for n in range(k, k + 32)]
-                acc = oracle_add(acc, oracle_sum(terms))
+                acc = add(acc, oracle_sum(terms))
             assert got[j, i] == bits(acc)
 
 
@@ -122,7 +101,7 @@ def test_group_sums_are_cut_off_as_documented(fa, fb, scales):
             acc = 0.0
             for k in range(0, 64, 16):
                 ks = slice(k, k + 16)
-                acc = oracle_add(acc, oracle_group(va[i][ks], vb[j][ks], ea[i][ks], eb[j][ks]))
+                acc = add(acc, oracle_group(va[i][ks], vb[j][ks], ea[i][ks], eb[j][ks]))
             assert got[j, i] == bits(acc)
 
 
