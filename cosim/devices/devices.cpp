@@ -1,16 +1,15 @@
 // The kinds of device that a die's description can name.
 #include "engine.hpp"
+#include "hbm_device.hpp"
 #include "host.hpp"
 #include "probe.hpp"
-#if __has_include("hbm.hpp")
-#include "hbm.hpp"
-#endif
 
 namespace mxlet {
 
 std::unique_ptr<Device> make_device(const std::string& kind, const Context& context) {
     if (kind == "host_memory") return std::make_unique<HostMemory>(context);
     if (kind == "register_master") return std::make_unique<RegisterMaster>(context);
+    if (kind == "hbm") return std::make_unique<HbmDevice>(context);
     if (kind == "probe") return std::make_unique<Probe>(context);
     throw std::invalid_argument("Device " + context.name + " has the unknown kind " + kind);
 }

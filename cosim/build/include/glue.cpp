@@ -52,16 +52,20 @@ API void* model_port(void* handle, uint32_t index) {
 API void model_cycle(void* handle, uint64_t cycle) {
     Model* self = static_cast<Model*>(handle);
     Vmodel* model = self->verilated.get();
-#if @WAVES@
-    model->p_clk = 1;
-    model->eval();
-    if (self->waves) self->waves->dump(2 * cycle);
-    model->p_clk = 0;
-    model->eval();
-    if (self->waves) self->waves->dump(2 * cycle + 1);
-#else
+#if @EVALUATIONS@ == 1
     model->p_clk ^= 1;  // registers load on every change of the clock
     model->eval();
+#else
+    model->p_clk = 1;
+    model->eval();
+#if @WAVES@
+    if (self->waves) self->waves->dump(2 * cycle);
+#endif
+    model->p_clk = 0;
+    model->eval();
+#if @WAVES@
+    if (self->waves) self->waves->dump(2 * cycle + 1);
+#endif
 #endif
 }
 
