@@ -6,17 +6,14 @@ import numpy as np
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from cosim.golden.machine import Machine
-from host.isa import Code, Format, Op, Unit, command
+from host.isa import Binary, Code, Format, Function, Op, Source1, Unit, command
 from host.program import Program, use
-from rtl.pe.command_processor import UNITS
 from rtl.pe.element import ProcessingElement
-from rtl.pe.interfaces import Unit as RtlUnit
 from testbenches import sim
 from testbenches.pe.memory_model import ERROR_ADDRESS, ERROR_POISON, MemoryModel
 
 LINES, ROWS, LANES = 256, 4, 3
 PROGRAM, INPUT, OUTPUT = 0x8000, 0x10000, 0x40000
-SIMD = False
 
 
 class Lines:
@@ -192,6 +189,47 @@ async def moves_have_the_bits_of_the_golden_model(dut, seed):
 
 
 @cocotb.test()
+@cocotb.parametrize(seed=[5, 6])
+async def quantise_multiply_activate_has_the_bits_of_the_golden_model(dut, seed):
+    """FP32 rows are quantised, multiplied with MX4 weights, biased, put through GELU; in chunks."""
+    bench = Bench(dut, seed)
+    rng = np.random.default_rng(seed)
+    await bench.start()
+    chunks, rows, columns = 3, 5, 64
+    program = Program(local_lines=LINES)
+    x, xq, xs = program.buffer(2 * rows * 4), program.buffer(2 * rows), program.buffer(2)
+    w, ws, bias = program.buffer(ROWS), program.buffer(1), program.buffer(1)
+    y, z = program.buffer(2 * rows), program.buffer(2 * rows)
+    values = rng.normal(size=chunks * rows * columns + 16).astype("<f4")
+    bench.memory.store(INPUT, values.tobytes())
+    bench.fill(INPUT + 0x8000, ROWS * 32)
+    bench.memory.store(INPUT + 0x9000, bytes(rng.integers(120, 132, 64, dtype=np.uint8)))
+    program.dma_in(use(w, wait=ROWS, release=ROWS), INPUT + 0x8000, rows=ROWS, row_bytes=32,
+                   remote_stride=32, local_stride=64)
+    program.dma_in(use(ws, wait=1, release=1), INPUT + 0x9000, row_bytes=64)
+    program.dma_in(use(bias, wait=1, release=1), INPUT, row_bytes=64)
+    for i in range(chunks):
+        program.dma_in(use(x, wait=4 * rows, release=4 * rows), INPUT + 64 + i * rows * 256,
+                       row_bytes=rows * 256)
+        program.simd(use(x, wait=4 * rows, release=4 * rows), use(xq, wait=rows, release=rows),
+                     rows=rows, columns=columns, form=Format.E2M1, seed=seed if i else None,
+                     scales=use(xs, wait=1, release=1))
+        program.load_a(use(w, wait=ROWS), use(ws, wait=1), form=Format.E2M1, rows=ROWS, blocks=2,
+                       stride=1, scale_stride=2)
+        program.dot(use(xq, wait=rows, release=rows), use(xs, wait=1, release=1),
+                    use(y, wait=rows, release=rows), a=Format.E2M1, b=Format.E2M1, columns=rows,
+                    blocks=2, stride=1, out_stride=1, scale_stride=2)
+        program.simd(use(y, wait=rows, release=rows), use(z, wait=rows, release=rows), rows=rows,
+                     columns=ROWS, src1=use(bias, wait=1), mode=Source1.ROW, op=Binary.ADD,
+                     function=Function.GELU, form=Format.BF16)
+        program.dma_out(use(z, wait=rows, release=rows), OUTPUT + i * 512, rows=rows,
+                        row_bytes=2 * ROWS, remote_stride=2 * ROWS, local_stride=64)
+    await bench.check(program)
+    assert any(bench.memory.load(OUTPUT, rows * 2 * ROWS))
+    bench.stop()
+
+
+@cocotb.test()
 @cocotb.parametrize(case=["address", "poison", "field", "small", "missing", "starved", "fetch"])
 async def error_ends_the_program_and_the_next_one_runs(dut, case):
     """Each documented error, with other work under way; then a product is right again."""
@@ -338,6 +376,5 @@ async def idle_time_leaves_no_trace(dut):
 
 @sim.on_simulators
 def test_element(tmp_path, simulator):
-    units = [unit for unit in UNITS if SIMD or unit is not RtlUnit.SIMD]
-    sim.run(ProcessingElement(lines=LINES, banks=4, rows=ROWS, lanes=LANES, units=units),
+    sim.run(ProcessingElement(lines=LINES, banks=4, rows=ROWS, lanes=LANES),
             test_module=__name__, build_dir=tmp_path, simulator=simulator)
