@@ -60,36 +60,35 @@ class SimdBench(Bench):
         where = base * LINE + (first + np.arange(len(content))) % (size * LINE)
         memory[where] = content
 
-    def put_rows(self, buffer, codes, format, stride):
+    def put_rows(self, buffer, codes, format, stride, offset):
         for row, code in enumerate(np.atleast_2d(codes)):
             content = pack(format, code)
             for memory in (self.local, self.model):
-                self.write_bytes(memory, buffer, 0, row * stride * LINE, content)
+                self.write_bytes(memory, buffer, 0, (offset + row * stride) * LINE, content)
 
     def execute(self, rows, columns, *, format0=Format.FP32, format1=Format.FP32,
                 destination=Format.FP32, operation=Operation.NONE, function=0,
                 reduce=Reduce.NONE, mode=Source1.FULL, rule=Rule.FLOOR, stochastic=False,
-                affine=None, seed=0, kind="normal", gap=0, scale_stride=None, sources=None):
-        """Queue one command with random operands; ``gap``: lines between rows.
-
-        Source 0 is read with a row stride of 0 to spare memory where ``gap`` is None.
+                affine=None, seed=0, kind="normal", gap=0, scale_stride=None, offset=0):
+        """Queue one command with random operands; ``gap``: lines between rows, ``offset``: lines
+        before every operand, the scales' a quarter of it.
         """
         def row_lines(format, count):
             return -(-count * SPECS[format].bits // 8 // LINE) or 1
         if self.model is None:
             self.model = self.local.copy()
         stride0 = row_lines(format0, columns) + gap
-        first = source((rows, columns), format0, kind) if sources is None else sources[0]
-        self.put_rows(1, first, format0, stride0)
+        first = source((rows, columns), format0, kind)
+        self.put_rows(1, first, format0, stride0, offset)
         second, stride1, fields = None, 0, {}
         if operation:
             mode = Source1(mode)
             format1 = Format.FP32 if mode == Source1.SCALAR else format1
             shape = {0: (rows, columns), 1: (columns,), 2: (rows,)}[mode]
-            second = source(shape, format1, kind) if sources is None else sources[1]
+            second = source(shape, format1, kind)
             stride1 = row_lines(format1, columns) + gap
-            self.put_rows(2, second, format1, stride1)
-            fields |= operand(4, 2, wait=1)
+            self.put_rows(2, second, format1, stride1, offset)
+            fields |= operand(4, 2, offset=offset, wait=1)
         result = simd(first, second, format0=format0, format1=format1, destination=destination,
                       operation=operation, function=function, reduce=reduce, mode=mode, rule=rule,
                       stochastic=stochastic, affine=affine, seed=seed)
@@ -99,10 +98,10 @@ class SimdBench(Bench):
         if scale_stride is None:
             scale_stride = 1 << max(padded // 32 - 1, 0).bit_length() if padded <= 2048 else 128
         if mx:
-            fields |= operand(13, 4, wait=1)
+            fields |= operand(13, 4, offset=offset // 4, wait=1)
             for row, scales in enumerate(result[1]):
-                self.write_bytes(self.model, 4, 1, row * scale_stride, scales)
-        self._expect(result, destination, reduce, mx, stride)
+                self.write_bytes(self.model, 4, 1, offset // 4 * LINE + row * scale_stride, scales)
+        self._expect(result, destination, reduce, mx, stride, offset)
         multiplier, addend = affine or (0.0, 0.0)
         self.tag += 1
         self.commands.append(command(
@@ -110,17 +109,18 @@ class SimdBench(Bench):
             | function << 16 | reduce << 20 | mode << 22 | rule << 24 | stochastic << 27
             | (affine is not None) << 28, w8=rows | columns << 16, w9=stride0 | stride1 << 16,
             w10=stride | scale_stride << 16, w11=float_word(multiplier), w12=float_word(addend),
-            w15=seed, **operand(2, 1, wait=1), **operand(6, 3, wait=1), **fields))
+            w15=seed, **operand(2, 1, offset=offset, wait=1),
+            **operand(6, 3, offset=offset, wait=1), **fields))
 
-    def _expect(self, result, destination, reduce, mx, stride):
+    def _expect(self, result, destination, reduce, mx, stride, offset):
         if reduce:
-            self.write_bytes(self.model, 3, 1, 0, pack(Format.FP32, result))
+            self.write_bytes(self.model, 3, 1, offset * LINE, pack(Format.FP32, result))
             return
         for row, codes in enumerate(result[0] if mx else result):
             content = pack(destination, codes)
             if not mx:
                 content = np.concatenate([content, np.zeros(-len(content) % LINE, np.uint8)])
-            self.write_bytes(self.model, 3, 1, row * stride * LINE, content)
+            self.write_bytes(self.model, 3, 1, (offset + row * stride) * LINE, content)
 
     def turn(self):
         """Move every CB's pointers to a random line, so that operands wrap."""

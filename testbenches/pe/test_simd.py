@@ -120,9 +120,10 @@ async def a_row_of_more_scales_than_a_line_holds(dut):
 @cocotb.test()
 async def commands_follow_each_other_and_operands_are_released(dut):
     bench = await begin(dut)
-    for _ in range(4):
-        bench.execute(2, 20, operation=Operation.ADD, function=random.choice([0, 1, 4]))
-        bench.execute(2, 40, destination=Format.E4M3, affine=(2.0, 0.5))
+    for index in range(0, 48, 12):
+        bench.execute(2, 20, operation=Operation.ADD, function=random.choice([0, 1, 4]),
+                      offset=index)
+        bench.execute(2, 40, destination=Format.E4M3, affine=(2.0, 0.5), offset=index + 6)
     await bench.compare()
     bench.commands.append(command(0x30, 9, w8=1 | 16 << 16, **operand(2, 1, wait=1, release=1),
                                   **operand(6, 3, wait=1, release=1)))
@@ -166,9 +167,11 @@ async def wrong_fields_are_refused_with_the_number_of_the_word(dut):
     bench = await begin(dut)
     for field, change in cases:
         bench.commands.append(command(0x30, 77, **(both | good | change)))
-        assert await bench.fail() == (2, field, 77), (field, change)
+        error = await bench.fail()
+        assert error == (2, field, 77), f"{error} for {change}"
         assert not bench.writes
         await bench.clear()
+        await bench.step()  # until the error is seen to be gone
     for change in ({"w1": 3 << 22 | 7 << 4}, {"w8": 1 | 64 << 16, "w9": 99, "w10": 0},
                    {"w1": 1 << 20, "w10": 0}, {"w1": 2 << 20 | 15 << 8},
                    {"w1": 5 << 8, "w8": 1 | 64 << 16, "w10": 0} | scales):  # nothing wrong
