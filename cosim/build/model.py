@@ -7,7 +7,7 @@ from pathlib import Path
 
 from chiplets import verilog
 from cosim.build import compiler
-from cosim.build.cache import cached, digest
+from cosim.build.cache import build_root, cached, digest, locked
 from cosim.build.tools import verilator_root
 
 VERILATOR = ["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert",
@@ -142,6 +142,35 @@ def build(component, *, name=None, waves=False):
     return build_text(key, to_verilog, name=name or type(component).__name__, waves=waves)
 
 
+def build_once(make_component, identity, *, name, waves=False):
+    """As :func:`build` of ``make_component()``, which is called only if needed.
+
+    ``identity`` is a tuple of texts and values that decide what the component is: its sources and
+    parameters. Elaboration takes longer than everything else once a model is in the cache.
+    """
+    key = digest(*map(repr, identity), name, waves, Path(__file__).read_text(),
+                 Path(verilog.__file__).read_text(), version("amaranth"), version("pyosys"),
+                 compiler.identity(), verilator_version(), (INCLUDE / "glue.cpp").read_text(),
+                 Path(compiler.__file__).read_text())
+    alias = build_root() / f"{name}_{key}.alias"
+    if alias.exists():
+        folder = build_root() / alias.read_text()
+        if (folder / "done").exists():
+            return load(folder, name, waves, 0.0)
+    with locked(alias.with_suffix(".lock")):
+        model = build(make_component(), name=name, waves=waves)
+        partial = alias.with_suffix(".partial")
+        partial.write_text(model.library.parent.name)
+        partial.rename(alias)
+    return model
+
+
+def load(folder, name, waves, seconds):
+    """The model that was built in ``folder``."""
+    ports = {p.name: p for _, p in parse_ports((folder / "Vmodel.h").read_text())}
+    return Model(name, folder / "model.so", ports, waves, seconds)
+
+
 def build_text(identity, to_verilog, *, name, waves):
     """Build the Verilog that ``to_verilog(folder)`` gives, unless ``identity`` was built before."""
     template = (INCLUDE / "glue.cpp").read_text()
@@ -172,5 +201,4 @@ def build_text(identity, to_verilog, *, name, waves):
             path.unlink()
 
     folder, seconds = cached(f"{name}_{key}", make)
-    ports = {p.name: p for _, p in parse_ports((folder / "Vmodel.h").read_text())}
-    return Model(name, folder / "model.so", ports, waves, seconds)
+    return load(folder, name, waves, seconds)

@@ -1,0 +1,84 @@
+"""The dies of a package: chiplets built as models, described for the engine."""
+import dataclasses
+from functools import cache
+from pathlib import Path
+
+from chiplets import packages, registers
+from chiplets.compute import HBM_PINS, ComputeBase
+from chiplets.io import IoChiplet
+from cosim import engine
+from cosim.build.model import build_once
+from rtl.memory.hbm_controller import HbmController
+from rtl.pe.element import ProcessingElement
+
+ROOT = Path(__file__).parents[2]
+HBM_ROW_BYTES = 16 * 2048   # a row of each of the 16 banks of a channel
+
+
+@cache
+def register_offsets():
+    """Byte offsets of the I/O chiplet's registers by name."""
+    return {name: register.offset for name, register in registers.load("io").items()}
+
+
+@cache
+def sources():
+    """Text of everything that decides what a chiplet becomes."""
+    files = [p for folder in ("rtl", "chiplets") for p in sorted((ROOT / folder).rglob("*"))
+             if p.suffix in (".py", ".rdl")]
+    return "\0".join(f"{p.relative_to(ROOT)}\0{p.read_text()}" for p in files)
+
+
+def compute_die(name, number, parameters, *, waves=False):
+    """A compute chiplet as one model for its base and one instance per PE."""
+    base = build_once(lambda: ComputeBase(parameters), (sources(), "base", repr(parameters)),
+                      name="ComputeBase", waves=waves)
+    element = build_once(
+        lambda: ProcessingElement(lines=parameters.local_lines, banks=parameters.local_banks,
+                                  rows=parameters.dot_rows, lanes=parameters.mx4_lanes),
+        (sources(), "pe", parameters.local_lines, parameters.local_banks, parameters.dot_rows,
+         parameters.mx4_lanes), name="ProcessingElement", waves=waves)
+    pes = [f"pe{i}" for i in range(parameters.pes)]
+    timing = dataclasses.asdict(HbmController(rows=2).timing) if parameters.hbm_channels else {}
+    channels = [
+        engine.Device("hbm", f"hbm{i}", {pin: ("base", f"hbm{i}__{pin}") for pin in HBM_PINS},
+                      timing, parameters.hbm_rows * HBM_ROW_BYTES)
+        for i in range(parameters.hbm_channels)]
+    return engine.Die(
+        name, {"base": base} | dict.fromkeys(pes, element),
+        joins=[engine.Join("base", f"{pe}__", pe) for pe in pes], ties={("base", "die"): number},
+        gates={pe: engine.Gate(linger_cycles=0) for pe in pes},  # a PE at rest says so itself
+        devices=channels, lanes={pe: (pe, "trace") for pe in pes})
+
+
+def io_die(package, *, host_memory_bytes, waves=False):
+    """The I/O chiplet with the host's memory and the host's access to its registers."""
+    link = (("latency_cycles", package.compute.link_latency_cycles),)
+    number = int("".join(c for c in package.name if c.isdigit()) or 0)
+    model = build_once(
+        lambda: IoChiplet(dies=package.compute_chiplets, package_id=number, link=link),
+        (sources(), "io", package.compute_chiplets, number, link), name="IoChiplet", waves=waves)
+    return engine.Die("io", {"top": model}, devices=[
+        engine.host_memory(model, "top", "m_axi_", memory_bytes=host_memory_bytes),
+        engine.register_master(model, "top", "s_axil_")])
+
+
+def package_dies(package, *, host_memory_bytes, waves=False):
+    """Dies and channels of a package; the I/O chiplet comes last."""
+    dies, channels = [], []
+    latency = package.compute.link_latency_cycles
+    for i in range(package.compute_chiplets):
+        name = f"compute{i}"
+        dies.append(compute_die(name, i, package.compute, waves=waves))
+        here, there = (name, "base", "link__"), ("io", "top", f"link{i}__")
+        for (a, model_a, prefix_a), (b, model_b, prefix_b) in ((here, there), (there, here)):
+            channels.append(engine.Channel(
+                f"{a}->{b}", (a, model_a, f"{prefix_a}tx_valid", f"{prefix_a}tx_data"),
+                (b, model_b, f"{prefix_b}rx_valid", f"{prefix_b}rx_data"), latency))
+    dies.append(io_die(package, host_memory_bytes=host_memory_bytes, waves=waves))
+    return dies, channels
+
+
+def describe(name, size):
+    """The package of that name and size, see ``chiplets.packages``."""
+    return packages.package(name, size)

@@ -1,0 +1,109 @@
+"""Tests of cosim/package.py: a whole package behind the driver, in threads and in processes."""
+import numpy as np
+import pytest
+
+from cosim.package import Package
+from host.driver import Device, DeviceError
+from host.isa import Code, Operand, Region
+from host.program import Program
+
+pytestmark = pytest.mark.system
+
+
+def pattern(count, seed):
+    return np.random.default_rng(seed).integers(0, 256, count, np.uint8)
+
+
+def move(source, target, rows):
+    """A program that brings ``rows`` lines into local memory and back out."""
+    program = Program()
+    buffer = program.buffer(2 * rows)
+    program.dma_in(Operand(buffer, release=rows), source, row_bytes=64 * rows)
+    program.dma_out(Operand(buffer, wait=rows, release=rows), target, row_bytes=64 * rows)
+    return program
+
+
+def test_registers_identify_the_package():
+    with Package() as package:
+        assert package.read_register("identification") == int.from_bytes(b"mxlt", "little")
+        configuration = package.read_register("configuration")
+        assert configuration & 0xff == package.configuration.dies == 2
+        assert configuration >> 8 & 0xffff == 450
+        package.write_register("scratch", 0x12345678)
+        assert package.read_register("scratch") == 0x12345678
+        with pytest.raises(ValueError, match="Register must be one of .*, not 'nothing'"):
+            package.read_register("nothing")
+
+
+@pytest.mark.parametrize("region", [Region.SRAM, Region.HBM])
+def test_copies_to_every_die_come_back(region):
+    with Package() as package:
+        device = Device(package)
+        for die in device.dies:
+            content = pattern(3001, die)
+            at = device.alloc(die, len(content), region)
+            device.write(at, content).wait()
+            np.testing.assert_array_equal(device.read(at, len(content)), content)
+        if region == Region.HBM:
+            lines = pattern(3001, 1)[:1024].reshape(-1, 64)
+            stored = np.concatenate([package.memory(1, f"hbm{i}")[:1024].reshape(-1, 64)
+                                     for i in range(2)])
+            assert all((stored == line).all(axis=1).any() for line in lines)
+
+
+def run_programs(**options):
+    """Every PE of both dies moves data of its own; returns what shows how it went."""
+    with Package(**options) as package:
+        device = Device(package)
+        events, results, rows = [], [], 5
+        for die in device.dies:
+            source = device.alloc(die, 64 * rows * len(device.pes))
+            target = device.alloc(die, 64 * rows * len(device.pes))
+            content = pattern(64 * rows * len(device.pes), 7 + die)
+            device.write(source, content, stream=die)
+            programs = {pe: move(source + 64 * rows * pe, target + 64 * rows * pe, rows)
+                        for pe in device.pes}
+            events.append(device.launch(die, programs, stream=die))
+            results.append((target, content))
+        for event, (target, content) in zip(events, results, strict=True):
+            assert event.wait().code == Code.OK
+            np.testing.assert_array_equal(device.read(target, len(content)), content)
+        package.run(2000)
+        statistics = package.statistics()
+        return (package.cycle, statistics["hashes"], statistics["channel_bytes"],
+                statistics["host"]), statistics
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return run_programs()[0]
+
+
+@pytest.mark.parametrize("options", [{"threads": 3}, {"processes": 3}, {"gating": False}], ids=str)
+def test_programs_give_the_same_hash_however_the_package_is_run(reference, options):
+    result, statistics = run_programs(**options)
+    assert result == reference
+    skipped = sum(statistics["skipped_cycles"].values())
+    assert skipped == 0 if "gating" in options else skipped > statistics["cycles"]
+
+
+def test_error_of_a_program_reaches_the_host():
+    with Package() as package:
+        device = Device(package)
+        program = Program()
+        buffer = program.buffer(4)
+        program.dma_in(Operand(buffer, release=4), 1 << 39, row_bytes=256)
+        with pytest.raises(DeviceError, match=r"BAD_ADDRESS \(die 1, PE 2"):
+            device.launch(1, {2: program}).wait()
+
+
+def test_trace_shows_the_units_that_worked(tmp_path):
+    import json
+    path = tmp_path / "trace.json"
+    with Package(trace=path) as package:
+        device = Device(package)
+        source = device.alloc(0, 4096)
+        device.launch(0, {1: move(source, source, 8)}).wait()
+    events = json.loads(path.read_text())["traceEvents"]
+    busy = {e["tid"] for e in events if e["ph"] == "X" and e["name"] == "busy"}
+    assert {1, 2} <= busy and {e["pid"] for e in events if e["ph"] == "X"} == {2}
