@@ -1,0 +1,45 @@
+"""The commands of hardware, of software and of the documentation are the same."""
+import re
+from pathlib import Path
+
+from host import isa as software
+from rtl.common import isa as hardware
+from rtl.pe.interfaces import LINE_BYTES, AccessError, ErrorCode, Unit, UnitState
+
+PAGE = (Path(__file__).parents[2] / "docs" / "programming-model.md").read_text()
+
+
+def numbers(names):
+    return {member.name: member.value for member in names}
+
+
+def test_opcodes_agree():
+    documented = {name: int(code, 16) for code, name in
+                  re.findall(r"^\| 0x([0-9A-F]{2}) \| `(\w+)` \|", PAGE, re.MULTILINE)}
+    assert numbers(hardware.Opcode) == numbers(software.Op) == documented
+
+
+def test_error_codes_agree():
+    table = PAGE[PAGE.index("### Errors"):]
+    documented = {name: int(code) for code, name in
+                  re.findall(r"^\| (\d) \| `(\w+)` \|", table, re.MULTILINE)}
+    assert numbers(ErrorCode) == numbers(software.Code) == documented
+
+
+def test_units_agree():
+    assert numbers(Unit) == numbers(software.Unit)
+    assert LINE_BYTES == software.LINE
+    for unit in Unit:
+        assert re.search(rf"^\| [^|]+ \| {unit.value} \|", PAGE, re.MULTILINE), unit
+
+
+def test_every_opcode_is_routed_or_executed_by_the_command_processor():
+    routed = {route.opcode.name for route in hardware.ROUTES}
+    own = {"NOP", "CB_CONFIG", "FENCE", "BARRIER", "END"}
+    assert routed | own == set(numbers(hardware.Opcode)) and not routed & own
+
+
+def test_codes_of_hardware_alone_keep_their_values():
+    """The co-simulation's probes and traces rely on them."""
+    assert numbers(AccessError) == {"NONE": 0, "ADDRESS": 1, "POISON": 2}
+    assert numbers(UnitState) == {"IDLE": 0, "BUSY": 1, "STARVED": 2, "BLOCKED": 3}
