@@ -77,10 +77,9 @@ class DmaIn(wiring.Component):
         m.submodules.frontend = frontend = UnitFrontend(lines=self.lines, operands=[
             OperandField(2, producer=True), OperandField(12, optional=True)])
         m.submodules.transfers = transfers = Transfers()
-        stop = self.unit.clear | transfers.failed
         walk, reader = RowWalk(lines=self.lines, indexed=True), IndexReader(lines=self.lines)
-        m.submodules.walk = ResetInserter(stop)(walk)
-        m.submodules.reader = ResetInserter(stop)(reader)
+        m.submodules.walk = ResetInserter(self.unit.clear)(walk)
+        m.submodules.reader = ResetInserter(self.unit.clear)(reader)
         connect(m, frontend.unit, flipped(self.unit))
         connect(m, frontend.buffers, flipped(self.buffers))
         connect(m, reader.local, flipped(self.index))
@@ -110,15 +109,14 @@ class DmaIn(wiring.Component):
         fields, bad = fill_walk(job, walk.i.payload, job.grants[0], index=index)
         refuse(m, transfers.refused, bad)
         indexed = walk.i.payload.indexed
-        offered = frontend.job.valid & transfers.free & ~transfers.failed
+        offered = frontend.job.valid & transfers.free
         taken = walk.i.ready & (reader.i.ready | ~indexed)
         m.d.comb += fields
         m.d.comb += [
             walk.i.payload.slot.eq(transfers.slot),
             reader.i.payload.line.eq(index.start), reader.i.payload.base.eq(index.base),
             reader.i.payload.limit.eq(index.limit), reader.i.payload.count.eq(walk.i.payload.rows),
-            frontend.job.ready.eq(transfers.free & ~transfers.failed
-                                  & (transfers.refused.valid | taken)),
+            frontend.job.ready.eq(transfers.free & (transfers.refused.valid | taken)),
             walk.i.valid.eq(offered & ~transfers.refused.valid & (reader.i.ready | ~indexed)),
             reader.i.valid.eq(offered & ~transfers.refused.valid & indexed & walk.i.ready),
             transfers.begin.eq(frontend.job.valid & frontend.job.ready),

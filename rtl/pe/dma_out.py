@@ -65,8 +65,8 @@ class DmaOut(wiring.Component):
         m.submodules.frontend = frontend = UnitFrontend(lines=self.lines,
                                                         operands=[OperandField(2)])
         m.submodules.transfers = transfers = Transfers()
-        walk, stop = RowWalk(lines=self.lines, indexed=False), Signal()
-        m.submodules.walk = ResetInserter(stop)(walk)
+        walk = RowWalk(lines=self.lines, indexed=False)
+        m.submodules.walk = ResetInserter(self.unit.clear)(walk)
         connect(m, frontend.unit, flipped(self.unit))
         connect(m, frontend.buffers, flipped(self.buffers))
 
@@ -75,13 +75,12 @@ class DmaOut(wiring.Component):
         refuse(m, transfers.refused, bad)
         m.d.comb += fields
         m.d.comb += [
-            stop.eq(self.unit.clear | transfers.failed),
             walk.i.payload.slot.eq(transfers.slot),
-            walk.i.valid.eq(job.valid & transfers.free & ~stop & ~transfers.refused.valid),
-            job.ready.eq(transfers.free & ~stop & (transfers.refused.valid | walk.i.ready)),
+            walk.i.valid.eq(job.valid & transfers.free & ~transfers.refused.valid),
+            job.ready.eq(transfers.free & (transfers.refused.valid | walk.i.ready)),
             transfers.begin.eq(job.valid & job.ready),
         ]
-        queue = self._load(m, transfers, walk, stop)
+        queue = self._load(m, transfers, walk)
         connect(m, queue.o, flipped(self.request))
 
         answer = self.response
@@ -111,7 +110,7 @@ class DmaOut(wiring.Component):
             m.d.sync += slots.bit_select(transfers.tag, 1).eq(walk.o.payload.slot)
         return slots.bit_select(tag[:len(transfers.tag)], 1)
 
-    def _load(self, m, transfers, walk, stop):
+    def _load(self, m, transfers, walk):
         """Chunks become reads of local memory, and what was read becomes requests."""
         m.submodules.queue = queue = Queue(request_layout())
         chunk, address, request = walk.o.payload, self.local.address, queue.i.payload
@@ -151,6 +150,6 @@ class DmaOut(wiring.Component):
                 following.address.eq(chunk.address), following.tag.eq(transfers.tag),
                 following.write.eq(1),
                 following.mask.eq(((1 << chunk.count) - 1) << chunk.start)]
-        with m.If(stop):
+        with m.If(self.unit.clear):
             m.d.sync += second.eq(0)
         return queue

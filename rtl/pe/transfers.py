@@ -15,7 +15,7 @@ class Transfers(wiring.Component):
     A job ends when its last transfer was issued and all of them have been retired. After a
     transfer failed no more may be issued, and the job ends with a fault when every transfer under
     way has come back. ``clear`` forgets the jobs; transfers that are then still under way come
-    back unnoticed before the next job can begin. Tags are given out in turn. Source: this
+    back unnoticed before the next one can be issued. Tags are given out in turn. Source: this
     project's choice.
 
     Members
@@ -43,7 +43,7 @@ class Transfers(wiring.Component):
     clear, launch : In(1)
         As in :class:`UnitPort`.
     failed : Out(1)
-        A transfer has failed: issue no more.
+        A transfer has failed; ``tag_free`` is low.
     discard : Out(1)
         Answers belong to forgotten jobs.
     done, fault : Out(1), Out(fault_layout())
@@ -94,7 +94,7 @@ class Transfers(wiring.Component):
         faulty = first.code != ErrorCode.OK
         next_open = Mux(self.slot, jobs[1].open, jobs[0].open)
         m.d.comb += [
-            self.free.eq(~next_open & ~stopped & ~self.discard),
+            self.free.eq(~next_open & ~stopped),
             self.open.eq(jobs[0].open | jobs[1].open),
             self.tag_free.eq(~busy.bit_select(self.tag, 1) & ~self.failed & ~self.discard),
             self.outstanding.eq(busy.any() | self.pending),
@@ -127,8 +127,6 @@ class Transfers(wiring.Component):
                                              ErrorCode.OK))]
         with m.If(self.begin):
             m.d.sync += [self.slot.eq(~self.slot), stopped.eq(self.refused.valid)]
-        with m.If(self.failed):
-            m.d.sync += stopped.eq(1)
         with m.If(self.done):
             m.d.sync += oldest.eq(~oldest)
         with m.If(~self.outstanding):

@@ -188,17 +188,21 @@ async def largest_stride_and_offset_are_taken(dut):
 @cocotb.parametrize(error=[1, 2], job=[0, 1])
 async def error_response_stops_the_unit_when_all_have_come_back(dut, error, job):
     bench = await new_bench(dut, latency=(30, 60))
-    rows = [Rows(address=8192 * n, rows=3, row_bytes=640, stride=640, local_stride=640)
-            for n in range(2)]
+    rows = [Rows(address=8192 * n, rows=3, row_bytes=320, stride=320, local_stride=320,
+                 offset=960 * n) for n in range(2)]
+    before, place = bench.local.copy(), bench.place(DATA, 1, job)  # job 0 releases a line
     bench.faults = {8192 * job + 64 * n: error for n in (7, 9, 12)}
     bench.commands += [dma(r, tag=40 + n, release=n + 1) for n, r in enumerate(rows)]
     code = ErrorCode.BAD_ADDRESS if error == 1 else ErrorCode.POISON
     assert await bench.fail() == (code.value, 0, 40 + job)
     assert not bench.pending and not dut.outstanding.value
-    before = len(bench.requests)
+    for n in (7, 9, 12):
+        where = place.bytes(960 * job + 64 * n, 64)
+        assert np.array_equal(bench.local[where], before[where]), "a line with an error was written"
+    asked = len(bench.requests)
     for _ in range(50):
         await bench.step()
-    assert len(bench.requests) == before and bench.releases == [(DATA, 1, 1)][:job]
+    assert len(bench.requests) == asked and bench.releases == [(DATA, 1, 1)][:job]
     bench.faults = {}
     await bench.clear()
     await bench.step()
@@ -207,6 +211,16 @@ async def error_response_stops_the_unit_when_all_have_come_back(dut, error, job)
     bench.commands.append(dma(rows[1]))
     await bench.finish()
     assert np.array_equal(bench.local, expected)
+
+
+@cocotb.test()
+async def nothing_is_asked_for_after_an_error(dut):
+    """A long job stops early, with the transfers that were then under way."""
+    bench = await new_bench(dut, ready=1.0, latency=(5, 9))
+    bench.faults = {64 * 3: 1}
+    bench.commands.append(dma(Rows(address=0, rows=1000, row_bytes=64, stride=64), tag=4))
+    assert await bench.fail() == (ErrorCode.BAD_ADDRESS.value, 0, 4)
+    assert len(bench.requests) < 20 and not bench.pending
 
 
 @cocotb.test()

@@ -150,6 +150,16 @@ async def error_response_stops_the_unit_when_all_have_come_back(dut, error, job)
 
 
 @cocotb.test()
+async def nothing_is_asked_for_after_an_error(dut):
+    """A long job stops early, with the transfers that were then under way."""
+    bench = await new_bench(dut, ready=1.0, latency=(5, 9))
+    bench.faults = {64 * 3: 1}
+    bench.commands.append(dma(Rows(address=0, rows=1000, row_bytes=64, stride=64), tag=4))
+    assert await bench.fail() == (ErrorCode.BAD_ADDRESS.value, 0, 4)
+    assert len(bench.requests) < 20 and not bench.pending
+
+
+@cocotb.test()
 @cocotb.parametrize(wait=[20, 23, 28, 33, 60])
 async def clear_under_way_waits_for_the_answers_that_are_left(dut, wait):
     """Whatever is under way at ``clear``, no later job ends early or goes wrong by it."""
