@@ -48,12 +48,12 @@ def matmul(a, b):
     element gives NaN, E5M2 infinity times zero too, infinities of both signs too; NaN comes out
     as 0x7FC00000.
 
-    Either operand BF16 or FP16: groups of 16 elements. A significand is left-justified in 11 bits
-    (subnormals are not normalised), a block scale is folded into the exponent, so a product is a
-    22-bit integer times a power of two. The products of a group are aligned to the largest
-    exponent among them, with 26 more bits below; what a shift pushes below that window is cut off
-    (toward zero). A zero operand takes exponent -512, below every real sum. The sum of the 16 is
-    exact and is added to the accumulator as above.
+    Either operand BF16 or FP16: groups of 16 elements. An element of a block format is converted to
+    FP16, exactly, and its scale added to the exponent. A BF16 significand is left-justified in 11
+    bits; subnormals are not normalised. So a product is a 22-bit integer times a power of two. The
+    products of a group are aligned to the largest exponent among them, with 26 more bits below;
+    what a shift pushes below that window is cut off (toward zero). A zero operand takes exponent
+    -512, below every real sum. The sum of the 16 is exact and is added to the accumulator as above.
     """
     if a.codes.shape[1] != b.codes.shape[1]:
         raise ValueError(f"Operands must have the same K, not {a.codes.shape[1]!r} "
@@ -139,11 +139,16 @@ def _spread(exponents):
 
 def wide(operand):
     """Sign, 11-bit significand and exponent of its last bit, as the 16-bit path takes them."""
-    spec = SPECS[operand.format]
-    sign, significand, exponent = formats.split(operand.format, operand.codes)
-    significand = np.where(_finite(operand), significand, 0) << (10 - spec.mantissa_bits)
-    exponent = exponent - (10 - spec.mantissa_bits)
-    if spec.block:
+    codes, format = operand.codes, operand.format
+    if SPECS[format].block:
+        with np.errstate(invalid="ignore"):
+            codes = formats.decode(format, codes).astype(np.float16).view(np.uint16)
+        format = Format.FP16
+    justify = 10 - SPECS[format].mantissa_bits
+    sign, significand, exponent = formats.split(format, codes)
+    significand = np.where(_finite(operand), significand, 0) << justify
+    exponent = exponent - justify
+    if SPECS[operand.format].block:
         scales = np.repeat(operand.scale_bytes(), BLOCK, 1)[:, :exponent.shape[1]]
         exponent = exponent + scales - SCALE_BIAS
     return sign, significand, np.where(significand == 0, ZERO_EXPONENT, exponent)

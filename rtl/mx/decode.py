@@ -77,37 +77,35 @@ class Mx4Decoder(wiring.Component):
         return m
 
 
-class Element:
-    """Fields of one element of a given format: ``negative``, ``shift``, ``significand``, flags.
-
-    ``shift`` is the exponent field, less 1 unless it is 0, so the element is ``significand <<
-    shift`` in units of the smallest subnormal.
-    """
-
-    def __init__(self, code, *, exponent_bits, nan_only=False, specials=True):
-        mantissa_bits = len(code) - 1 - exponent_bits
-        field, fraction = code[mantissa_bits:-1], code[:mantissa_bits]
-        full = field.all() if specials else Const(0)
-        self.mantissa_bits = mantissa_bits
-        self.negative = code[-1]
-        self.nan = full & (fraction.all() if nan_only else fraction.any())
-        self.inf = Const(0) if nan_only else full & ~fraction.any()
-        self.significand = Mux(self.nan | self.inf, 0, Cat(fraction, field.any()))
-        self.shift = (field - field.any())[:exponent_bits]
+def e4m3_of_e2m1(code):
+    """E4M3 code of the same value."""
+    half = ~code[1] & ~code[2] & code[0]  # the subnormal, 0.5
+    field = Mux(code[1:3] != 0, code[1:3] + 6, Mux(half, 6, 0))
+    return Cat(Const(0, 2), code[0] & ~half, field[:4], code[3])
 
 
-def elements(data, index):
-    """The element at ``index`` as each format that the packed ``data`` may hold."""
-    code4, code8 = data.word_select(index, 4), data.word_select(index, 8)
-    return {Format.E2M1: Element(code4, exponent_bits=2, specials=False),
-            Format.E4M3: Element(code8, exponent_bits=4, nan_only=True),
-            Format.E5M2: Element(code8, exponent_bits=5)}
+def fp16_of_e2m1(code):
+    """FP16 code of the same value."""
+    half = ~code[1] & ~code[2] & code[0]
+    field = Mux(code[1:3] != 0, code[1:3] + 14, Mux(half, 14, 0))
+    return Cat(Const(0, 9), code[0] & ~half, field[:5], code[3])
+
+
+def fp16_of_e4m3(code):
+    """FP16 code of the same value; subnormals become normal, NaN becomes a NaN."""
+    fraction, field = code[:3], code[3:7]
+    small = Mux(fraction[2], Cat(Const(0, 8), fraction[:2], Const(8, 5)),
+                Mux(fraction[1], Cat(Const(0, 9), fraction[0], Const(7, 5)),
+                    Mux(fraction[0], Const(6 << 10, 15), 0)))
+    normal = Cat(Const(0, 7), fraction, (field + 8)[:5])
+    return Cat(Mux(code[:7] == 0x7F, 0x7E00, Mux(field == 0, small, normal))[:15], code[7])
 
 
 class Mx8Decoder(wiring.Component):
     """Decodes 32 packed MX codes for either side of :class:`rtl.mx.dot.Mx8Dot`.
 
-    Latency 0 cycles. Source: OCP Microscaling Formats v1.0, clauses 5.3.1, 5.3.3, 6.3.
+    Latency 0 cycles. An E2M1 code is turned into the E4M3 code of the same value first.
+    Source: OCP Microscaling Formats v1.0, clauses 5.3.1, 5.3.3, 6.3.
 
     Members
     -------
@@ -129,31 +127,39 @@ class Mx8Decoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lsb = {Format.E4M3: 7, Format.E5M2: 0, Format.E2M1: 15}  # above the lsb of E5M2
+        narrow, e5m2 = Signal(), Signal()
         nan = Signal(32)
-        m.d.comb += self.o.nan.eq(nan.any() | (self.scale == 0xFF))
-        with m.Switch(self.format):
-            for format in lsb:
-                with m.Case(format):
-                    m.d.comb += self.o.exponent.eq(self.scale + lsb[format])
-                    for i in range(32):
-                        e = elements(self.codes, i)[format]
-                        m.d.comb += [
-                            self.o.magnitude[i].eq(e.significand << e.shift[:3]),
-                            self.o.place[i].eq(e.shift[3:]),
-                            self.o.negative[i].eq(e.negative),
-                            self.o.zero[i].eq((e.significand == 0) & ~e.inf),
-                            self.o.inf[i].eq(e.inf),
-                            nan[i].eq(e.nan),
-                        ]
+        m.d.comb += [narrow.eq(self.format == Format.E2M1), e5m2.eq(self.format == Format.E5M2),
+                     self.o.nan.eq(nan.any() | (self.scale == 0xFF)),
+                     self.o.exponent.eq(self.scale + Mux(e5m2, 0, 7))]
+        for i in range(32):
+            code, field = Signal(8, name=f"code{i}"), Signal(5, name=f"field{i}")
+            significand, shift = Signal(4, name=f"significand{i}"), Signal(5, name=f"shift{i}")
+            normal, special = field != 0, Signal(name=f"special{i}")
+            m.d.comb += [
+                code.eq(Mux(narrow, e4m3_of_e2m1(self.codes.word_select(i, 4)),
+                            self.codes.word_select(i, 8))),
+                field.eq(Mux(e5m2, code[2:7], code[3:7])),
+                special.eq(Mux(e5m2, field == 31, code[:7] == 0x7F)),
+                significand.eq(Mux(special, 0, Mux(e5m2, Cat(code[:2], normal),
+                                                   Cat(code[:3], normal)))),
+                shift.eq(field - normal),
+                self.o.magnitude[i].eq(significand << shift[:3]),
+                self.o.place[i].eq(shift[3:]),
+                self.o.negative[i].eq(code[7]),
+                self.o.zero[i].eq((significand == 0) & ~special),
+                self.o.inf[i].eq(special & (code[:2] == 0)),
+                nan[i].eq(special & (code[:2] != 0)),
+            ]
         return m
 
 
 class Wide16Decoder(wiring.Component):
     """Decodes 16 packed codes for either side of :class:`rtl.mx.dot.Wide16Dot`.
 
-    Latency 0 cycles. Significands are left-justified in 11 bits, subnormals stay as they are; the
-    scale of an MX format is added to the exponent.
+    Latency 0 cycles. An MX element is turned into the FP16 code of the same value first, and its
+    scale is added to the exponent. BF16 significands are left-justified in 11 bits; subnormals
+    stay as they are.
 
     Members
     -------
@@ -175,30 +181,39 @@ class Wide16Decoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        nan = Signal(16)
-        bias = {Format.BF16: 127, Format.FP16: 15, Format.E4M3: 7, Format.E5M2: 15, Format.E2M1: 1}
-        m.d.comb += self.o.nan.eq(nan.any())
-        with m.Switch(self.format):
-            for format in bias:
-                scaled = format not in (Format.BF16, Format.FP16)
-                with m.Case(format):
-                    if scaled:
-                        with m.If(self.scale == 0xFF):
-                            m.d.comb += self.o.nan.eq(1)
-                    for i in range(16):
-                        code16 = self.codes.word_select(i, 16)
-                        e = (elements(self.codes, i) | {
-                            Format.BF16: Element(code16, exponent_bits=8),
-                            Format.FP16: Element(code16, exponent_bits=5)})[format]
-                        zero = e.significand == 0
-                        offset = 512 + 1 - bias[format] - 10 - (127 if scaled else 0)
-                        exponent = e.shift + offset + (self.scale if scaled else 0)
-                        m.d.comb += [
-                            self.o.significand[i].eq(e.significand << (10 - e.mantissa_bits)),
-                            self.o.exponent[i].eq(Mux(zero, 0, exponent)),
-                            self.o.negative[i].eq(e.negative),
-                            self.o.zero[i].eq(zero & ~e.inf & ~e.nan),
-                            self.o.inf[i].eq(e.inf),
-                            nan[i].eq(e.nan),
-                        ]
+        bf16, scaled, nan = Signal(), Signal(), Signal(16)
+        offset = Signal(10)  # of the exponents: 512 above the true ones
+        m.d.comb += [
+            bf16.eq(self.format == Format.BF16),
+            scaled.eq(~bf16 & (self.format != Format.FP16)),
+            offset.eq(Mux(bf16, 512 - 127 - 10,
+                          512 - 15 - 10 + Mux(scaled, self.scale - 127, 0))),
+            self.o.nan.eq(nan.any() | (scaled & (self.scale == 0xFF))),
+        ]
+        for i in range(16):
+            code4, code8 = self.codes.word_select(i, 4), self.codes.word_select(i, 8)
+            code, field = Signal(16, name=f"code{i}"), Signal(8, name=f"field{i}")
+            significand, special = Signal(11, name=f"significand{i}"), Signal(name=f"special{i}")
+            with m.Switch(self.format):
+                with m.Case(Format.E2M1):
+                    m.d.comb += code.eq(fp16_of_e2m1(code4))
+                with m.Case(Format.E4M3):
+                    m.d.comb += code.eq(fp16_of_e4m3(code8))
+                with m.Case(Format.E5M2):
+                    m.d.comb += code.eq(Cat(Const(0, 8), code8))
+                with m.Default():
+                    m.d.comb += code.eq(self.codes.word_select(i, 16))
+            normal, fraction = field != 0, Mux(bf16, code[:7] << 3, code[:10])
+            zero = significand == 0
+            m.d.comb += [
+                field.eq(Mux(bf16, code[7:15], code[10:15])),
+                special.eq(field == Mux(bf16, 255, 31)),
+                significand.eq(Mux(special, 0, Cat(fraction[:10], normal))),
+                self.o.significand[i].eq(significand),
+                self.o.exponent[i].eq(Mux(zero, 0, field + ~normal + offset)),
+                self.o.negative[i].eq(code[15]),
+                self.o.zero[i].eq(zero & ~special),
+                self.o.inf[i].eq(special & (fraction == 0)),
+                nan[i].eq(special & (fraction != 0)),
+            ]
         return m

@@ -71,7 +71,7 @@ class Mx8Dot(wiring.Component):
     o : Out(signed(71))
         Sum of products, in units of the two operands' units.
     nan, pinf, ninf : Out(1)
-        A product is NaN, plus infinity, minus infinity.
+        A product is NaN, plus infinity, minus infinity. The latter two say nothing beside NaN.
     """
 
     a: In(Mx8Operand())
@@ -122,7 +122,7 @@ class Wide16Dot(wiring.Component):
     exponent : Out(11)
         Largest sum of the exponents of a pair.
     nan, pinf, ninf : Out(1)
-        A product is NaN, plus infinity, minus infinity.
+        A product is NaN, plus infinity, minus infinity. The latter two say nothing beside NaN.
     """
 
     a: In(Wide16Operand())

@@ -105,7 +105,8 @@ def test_group_sums_are_cut_off_as_documented(fa, fb, scales):
             assert got[j, i] == bits(acc)
 
 
-LEAST = {Format.BF16: -126, Format.FP16: -14, Format.E4M3: -6, Format.E5M2: -14, Format.E2M1: 0}
+LEAST = {Format.BF16: -126, Format.FP16: -14, Format.E4M3: -14, Format.E5M2: -14,
+         Format.E2M1: -14}  # of a normal number of the format in which it is multiplied
 
 
 def oracle_exponents(operand, values):

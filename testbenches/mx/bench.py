@@ -49,10 +49,8 @@ class Bench(wiring.Component):
             connect(m, held, getattr(cell, side))
         m.d.comb += [self.o.eq(dot.o), self.acc.eq(cell.acc), self.done.eq(cell.done)]
         m.d.sync += [cell.valid.eq(self.valid), cell.first.eq(self.first), cell.last.eq(self.last)]
-        if self.kind != "mx4":
-            m.d.comb += self.flags.eq(Cat(dot.nan, dot.pinf, dot.ninf))
-        if self.kind == "mx8":
-            m.d.comb += self.exponent.eq(dot.a.exponent + dot.b.exponent)
-        if self.kind == "wide16":
-            m.d.comb += self.exponent.eq(dot.exponent)
+        exponent = {"mx4": lambda: 0, "mx8": lambda: dot.a.exponent + dot.b.exponent,
+                    "wide16": lambda: dot.exponent}[self.kind]()
+        m.d.comb += [self.exponent.eq(exponent),
+                     self.flags.eq(0 if self.kind == "mx4" else Cat(dot.nan, dot.pinf, dot.ninf))]
         return m
