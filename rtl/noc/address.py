@@ -23,6 +23,12 @@ class Region(enum.Enum, shape=REGION_BITS):
     CONTROL = 3
 
 
+def inside(address, *, nodes):
+    """Byte address within one of ``nodes`` memories whose lines are interleaved."""
+    line_log2 = exact_log2(LINE_BYTES)
+    return (address[:OFFSET_BITS] >> (line_log2 + exact_log2(nodes))) << line_log2
+
+
 @dataclass(frozen=True)
 class AddressMap:
     """What a compute die has at which addresses.
@@ -73,11 +79,6 @@ class AddressMap:
     @property
     def control_bytes(self):
         return 4 * LINE_BYTES
-
-    def inside(self, nodes, offset):
-        """Byte offset within one of ``nodes`` interleaved memories."""
-        line_log2 = exact_log2(LINE_BYTES)
-        return (offset >> (line_log2 + exact_log2(nodes))) << line_log2
 
     def decode(self, m, address, *, die):
         """Returns the node that answers ``address``, and whether there is one on this ``die``."""

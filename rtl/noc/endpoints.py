@@ -3,8 +3,8 @@ from amaranth import *
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.noc.address import DIE_BITS, AddressMap
-from rtl.noc.packets import Node, node_layout, request_packet_layout, response_packet_layout
+from rtl.noc.address import DIE_BITS, AddressMap, inside
+from rtl.noc.packets import node_layout, request_packet_layout, response_packet_layout
 from rtl.pe.interfaces import TAG_BITS, AccessError, request_layout, response_layout
 
 
@@ -19,8 +19,6 @@ class Requester(wiring.Component):
     ----------
     addresses : AddressMap
         Addresses of the die.
-    node : Node
-        Where the responses go.
 
     Members
     -------
@@ -34,22 +32,22 @@ class Requester(wiring.Component):
         From the response network.
     die : In(4)
         Number of this die; constant.
+    node : In(node_layout())
+        Where the responses go; constant.
     fault : Out(1)
         High for one cycle per request that no node answers.
     """
 
-    def __init__(self, addresses, node):
+    def __init__(self, addresses):
         if not isinstance(addresses, AddressMap):
             raise TypeError(f"Addresses must be an AddressMap, not {addresses!r}")
-        if not isinstance(node, Node):
-            raise TypeError(f"Node must be a Node, not {node!r}")
-        self.addresses, self.node = addresses, node
+        self.addresses = addresses
         super().__init__({
             "request": In(stream.Signature(request_layout())),
             "response": Out(stream.Signature(response_layout())),
             "o_packets": Out(stream.Signature(request_packet_layout())),
             "i_packets": In(stream.Signature(response_packet_layout())),
-            "die": In(DIE_BITS), "fault": Out(1)})
+            "die": In(DIE_BITS), "node": In(node_layout()), "fault": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -61,7 +59,7 @@ class Requester(wiring.Component):
         fault_in, stalled = data.View(refused, faults.w_data), Signal()
         own = faults.r_rdy & ~stalled   # a response of the mesh that stands is not displaced
 
-        m.d.comb += [packet.target.eq(target), packet.source.eq(self.node.const()),
+        m.d.comb += [packet.target.eq(target), packet.source.eq(self.node),
                      packet.body.eq(self.request.payload),
                      self.o_packets.valid.eq(self.request.valid & known & faults.w_rdy),
                      self.request.ready.eq(self.o_packets.ready & faults.w_rdy),
@@ -90,6 +88,9 @@ class Target(wiring.Component):
     ----------
     depth : int
         Requests under way [request]. :exc:`ValueError` unless positive.
+    interleave : int
+        Memories over which lines are interleaved; with more than one, ``request`` has addresses
+        within this one. :exc:`ValueError` unless a power of two.
 
     Members
     -------
@@ -98,15 +99,17 @@ class Target(wiring.Component):
     o_packets : Out(stream.Signature(response_packet_layout()))
         To the response network.
     request : Out(stream.Signature(request_layout()))
-        The requests, as they came.
+        The requests, in the order in which they came.
     response : In(stream.Signature(response_layout()))
         One response for each, in the same order.
     """
 
-    def __init__(self, *, depth=4):
+    def __init__(self, *, depth=4, interleave=1):
         if not isinstance(depth, int) or depth < 1:
             raise ValueError(f"Depth must be a positive integer, not {depth!r}")
-        self.depth = depth
+        if not isinstance(interleave, int) or interleave < 1 or interleave & (interleave - 1):
+            raise ValueError(f"Interleave must be a power of two, not {interleave!r}")
+        self.depth, self.interleave = depth, interleave
         super().__init__({
             "i_packets": In(stream.Signature(request_packet_layout())),
             "o_packets": Out(stream.Signature(response_packet_layout())),
@@ -121,6 +124,9 @@ class Target(wiring.Component):
                      self.i_packets.ready.eq(self.request.ready & sources.w_rdy),
                      sources.w_data.eq(self.i_packets.payload.source),
                      sources.w_en.eq(self.i_packets.valid & self.request.ready)]
+        if self.interleave > 1:
+            m.d.comb += self.request.payload.address.eq(
+                inside(self.i_packets.payload.body.address, nodes=self.interleave))
         m.d.comb += [self.o_packets.payload.target.eq(sources.r_data),
                      self.o_packets.payload.body.eq(self.response.payload),
                      self.o_packets.valid.eq(self.response.valid),

@@ -50,7 +50,8 @@ class Node:
 
     def const(self):
         """The node as a constant of :func:`node_layout`."""
-        return {"place": {"row": self.row, "column": self.column}, "port": Port[self.port]}
+        return node_layout().const({"place": {"row": self.row, "column": self.column},
+                                    "port": Port[self.port]})
 
 
 @dataclass(frozen=True)
