@@ -46,9 +46,10 @@ class CompletionRing(wiring.Component):
         mask, next_ = Signal(INDEX_BITS), Signal(INDEX_BITS)     # next_: entry to be written
         following, phase, beat_open = Signal(INDEX_BITS), Signal(init=1), Signal()
         ahead, there = Signal(INDEX_BITS), Signal(INDEX_BITS)
+        # The host may see an entry before the chiplet sees the answer to its write: so `next_`.
         m.d.comb += [mask.eq((1 << self.size_log2) - 1), following.eq((next_ + 1) & mask),
                      ahead.eq((self.doorbell - self.head) & mask),
-                     there.eq((self.tail - self.head) & mask)]
+                     there.eq((next_ - self.head) & mask)]
         wrong = (self.doorbell > mask) | (ahead > there)
         m.d.comb += self.refused.eq(self.ring & wrong)
         with m.If(self.ring & ~wrong):

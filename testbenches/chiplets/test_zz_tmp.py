@@ -1,0 +1,319 @@
+"""Tests of chiplets/compute.py: the cocotb tests, then the pytest function that runs them.
+
+The chiplet without PEs is tested beside the other end of its link; the test plays the PEs.
+"""
+import random
+
+import cocotb
+import pytest
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, connect, flipped
+from cocotb.triggers import RisingEdge
+
+from chiplets.compute import HBM_PINS, ComputeBase
+from chiplets.packages import PACKAGES, ComputeParameters, package
+from rtl.link import interfaces as link
+from rtl.link.interfaces import LinkPort, SlotKind
+from rtl.link.link import D2dLink
+from rtl.pe import interfaces as pe
+from rtl.pe.interfaces import AccessError, ErrorCode
+from testbenches import sim
+from testbenches.noc.traffic import Sink, Source
+
+PARAMETERS = ComputeParameters(rows=1, columns=2, bank_lines=16, hbm_channels=1, hbm_rows=2,
+                               link_latency_cycles=2)
+DIE, PES, LINES = 3, 2, 32
+HBM_DATA = int.from_bytes(b"line of the HBM " * 4, "little")
+
+
+class Pair(wiring.Component):
+    """The base, and the far end of its link."""
+
+    def __init__(self):
+        self.base = ComputeBase(PARAMETERS)
+        members = {name: member for name, member in self.base.signature.members.items()
+                   if name != "link"}
+        super().__init__(members | {"far": In(LinkPort())})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.base = base = self.base
+        m.submodules.link = far = D2dLink(latency_cycles=PARAMETERS.link_latency_cycles)
+        for name, (kind, one) in {"a": (base.link, far.phits), "b": (far.phits, base.link)}.items():
+            valid, line = Signal(name=f"valid_{name}"), Signal(512, name=f"data_{name}")
+            m.d.sync += [valid.eq(kind.tx_valid), line.eq(kind.tx_data)]
+            m.d.comb += [one.rx_valid.eq(valid), one.rx_data.eq(line)]
+        connect(m, flipped(self.far), far.port)
+        for i in range(PES):
+            connect(m, flipped(getattr(self, f"pe{i}")), getattr(base, f"pe{i}"))
+        for pin in HBM_PINS:
+            mine, its = getattr(self.hbm0, pin), getattr(base.hbm0, pin)
+            m.d.comb += its.eq(mine) if pin == "read_data" else mine.eq(its)
+        m.d.comb += [base.die.eq(self.die), self.trace.eq(base.trace)]
+        return m
+
+
+def address(region, offset, die=DIE):
+    return die << 44 | region << 40 | offset
+
+
+def bits(layout, **fields):
+    return layout.const(fields).as_value().value
+
+
+class PortOfPe:
+    """The test's side of a PE's port: queues of what to send, lists of what came."""
+
+    def __init__(self, dut, number):
+        name = f"pe{number}"
+        self.request = Source(dut, f"{name}__request", rate=0.7)
+        self.response = Sink(dut, f"{name}__response", rate=0.7)
+        self.access = Sink(dut, f"{name}__access", rate=0.5)
+        self.access_response = Source(dut, f"{name}__access_response", rate=0.5)
+        self.launch, self.report = Sink(dut, f"{name}__launch"), Source(dut, f"{name}__report")
+        self.responses, self.accesses, self.launches = [], [], []
+        for pin in ("arrive", "idle", "trace"):
+            getattr(dut, f"{name}__{pin}").value = 0
+
+    def edge(self):
+        for sink, layout, got in ((self.response, pe.response_layout(), self.responses),
+                                  (self.access, pe.request_layout(), self.accesses),
+                                  (self.launch, pe.launch_layout(), self.launches)):
+            if (payload := sink.edge()) is not None:
+                got.append(layout.from_bits(payload))
+        for source in (self.request, self.access_response, self.report):
+            source.edge()
+
+    def ask(self, place, *, tag, data=None, mask=(1 << 64) - 1):
+        self.request.queue.append(bits(
+            pe.request_layout(), address=place, tag=tag, write=data is not None, data=data or 0,
+            mask=mask))
+
+
+class Bench:
+    def __init__(self, dut):
+        self.dut = dut
+        self.pes = [PortOfPe(dut, i) for i in range(PES)]
+        self.send = Source(dut, "far__o_request")
+        self.other = Source(dut, "far__o_response")
+        self.unused, self.back = Sink(dut, "far__i_request"), Sink(dut, "far__i_response")
+        self.responses, self.completions = [], []
+        dut.die.value, dut.hbm0__read_data.value = DIE, HBM_DATA
+
+    async def step(self):
+        await RisingEdge(self.dut.clk)
+        for port in self.pes:
+            port.edge()
+        for agent in (self.send, self.other):
+            agent.edge()
+        assert self.unused.edge() is None
+        if (payload := self.back.edge()) is not None:
+            slot = link.slot_layout().from_bits(payload)
+            if slot.kind == SlotKind.RESPONSE:
+                self.responses.append(slot.body.response)
+            else:
+                assert slot.kind == SlotKind.COMPLETION
+                self.completions.append(slot.body.completion)
+
+    async def until(self, condition, limit=1500):
+        for _ in range(limit):
+            if condition():
+                return
+            await self.step()
+        raise AssertionError("no progress")
+
+    def slot(self, kind, body, layout, **fields):
+        whole = link.slot_layout().const({"kind": kind}).as_value().value
+        self.send.queue.append(whole | bits(layout, **fields) << SlotKind.as_shape().width)
+
+    def write(self, place, data, *, tag=0, mask=(1 << 64) - 1):
+        self.slot(SlotKind.WRITE, "write", link.write_layout(), address=place, data=data, tag=tag,
+                  mask=mask)
+
+    def read(self, place, *, tag=0):
+        self.slot(SlotKind.READ, "read", link.read_layout(), address=place, tag=tag)
+
+    async def host_reads(self, place):
+        assert not self.responses
+        self.read(place)
+        await self.until(lambda: self.responses)
+        return self.responses.pop()
+
+
+async def start(dut):
+    bench = Bench(dut)
+    await sim.reset(dut)
+    return bench
+
+
+@cocotb.test()
+async def pes_and_host_share_memory_line_by_line(dut):
+    """Everyone writes and reads lines of its own, several under way; then the host reads all."""
+    bench = await start(dut)
+    memory, answers = {}, {}
+    for i, port in enumerate(bench.pes):
+        lines = range(i, LINES, PES)
+        for tag, line in enumerate(lines):
+            memory[line] = random.getrandbits(512)
+            port.ask(address(0, line * 64), tag=tag, data=memory[line])
+        for tag in range(64, 120):
+            line, mask = random.choice(lines), random.getrandbits(64)
+            if tag % 2:
+                answers[i, tag] = memory[line]
+                port.ask(address(0, line * 64), tag=tag)
+            else:
+                data = random.getrandbits(512)
+                bytes_mask = sum(0xFF << 8 * b for b in range(64) if mask >> b & 1)
+                memory[line] = memory[line] & ~bytes_mask | data & bytes_mask
+                port.ask(address(0, line * 64), tag=tag, data=data, mask=mask)
+    await bench.until(lambda: all(len(port.responses) == 16 + 56 for port in bench.pes))
+    for i, port in enumerate(bench.pes):
+        assert len({response.tag for response in port.responses}) == 72
+        for response in port.responses:
+            assert response.error == AccessError.NONE
+            if (i, response.tag) in answers:
+                assert not response.write and response.data == answers[i, response.tag]
+    for line in range(LINES):
+        bench.read(address(0, line * 64), tag=line)
+    await bench.until(lambda: len(bench.responses) == LINES)
+    assert {response.tag: response.data for response in bench.responses} == memory
+
+
+BAD = {"past the SRAM": address(0, LINES * 64), "past the HBM": address(1, 2 * 512 * 64),
+       "past the PEs": address(2, PES << 16), "past the registers": address(3, 4 * 64),
+       "no region": address(4, 0), "last region": address(15, 0),
+       "another compute die": address(0, 0, die=DIE + 1), "I/O die": address(0, 0, die=15)}
+
+
+@cocotb.test()
+async def an_address_that_nobody_has_is_answered_with_an_error_and_counted(dut):
+    bench = await start(dut)
+    bench.write(address(0, 0), 77)
+    for tag, place in enumerate(BAD.values()):
+        bench.pes[1].ask(place, tag=tag, data=None if tag % 2 else 5)
+        bench.write(place, 5, tag=tag)
+        bench.read(place, tag=tag + 100)
+    count = len(BAD)
+    await bench.until(lambda: len(bench.pes[1].responses) == count
+                      and len(bench.responses) == 1 + 2 * count)
+    for response in bench.pes[1].responses:
+        assert response.error == AccessError.ADDRESS and not response.data
+        assert response.write == (response.tag % 2 == 0)
+    errors = [response for response in bench.responses if response.error == AccessError.ADDRESS]
+    assert len(errors) == 2 * count and not any(response.data for response in errors)
+    bench.responses.clear()
+    assert (await bench.host_reads(address(0, 0))).data == 77
+    words = (await bench.host_reads(address(3, 2 * 64))).data
+    assert [words >> 32 * i & 0xFFFFFFFF for i in range(3)] == [count, 0, 2 * count]
+
+
+@cocotb.test()
+async def a_work_packet_starts_its_pes_and_its_end_is_told(dut):
+    bench = await start(dut)
+    table = address(0, 5 * 64)
+    bench.write(table, 7 | 9 << 32)
+    await bench.until(lambda: bench.responses)
+    bench.slot(SlotKind.LAUNCH, "launch", link.launch_layout(), pe_mask=3, table=table,
+               watchdog=1234, id=42)
+    await bench.until(lambda: all(port.launches for port in bench.pes))
+    for port, entry in zip(bench.pes, (7, 9), strict=True):
+        assert port.launches[0].program == table + 64 * entry
+        assert port.launches[0].watchdog == 1234
+    bench.pes[0].report.queue.append(0)
+    bench.pes[1].report.queue.append(bits(pe.report_layout(), code=ErrorCode.BAD_FIELD, tag=0xABC,
+                                          unit=pe.Unit.SIMD, field=9))
+    await bench.until(lambda: bench.completions)
+    done = bench.completions[0]
+    assert (done.id, done.code, done.failed_pe, done.failed_mask) == (42, ErrorCode.BAD_FIELD, 1, 2)
+    assert (done.command_tag, done.unit, done.field) == (0xABC, pe.Unit.SIMD.value, 9)
+
+
+@cocotb.test()
+async def an_abort_from_the_link_reaches_the_pes(dut):
+    bench = await start(dut)
+    bench.slot(SlotKind.LAUNCH, "launch", link.launch_layout(), pe_mask=2, table=address(0, 0),
+               id=8)
+    await bench.until(lambda: bench.pes[1].launches)
+    bench.slot(SlotKind.ABORT, "abort", link.abort_layout(), id=8)
+    await bench.until(lambda: dut.pe1__abort.value)
+    assert not dut.pe0__abort.value
+    bench.pes[1].report.queue.append(bits(pe.report_layout(), code=ErrorCode.ABORTED))
+    await bench.until(lambda: bench.completions)
+    assert bench.completions[0].code == ErrorCode.ABORTED
+
+
+@cocotb.test()
+async def the_window_of_a_pe_is_reached_by_the_host_and_by_the_other_pe(dut):
+    bench = await start(dut)
+    bench.read(address(2, 1 << 16 | 3 * 64), tag=5)
+    bench.pes[0].ask(address(2, 1 << 16 | 4 * 64), tag=6)
+    await bench.until(lambda: len(bench.pes[1].accesses) == 2)
+    for access in bench.pes[1].accesses:
+        assert access.address & 0xFFFF == {5: 3, 6: 4}[access.tag] * 64 and not access.write
+        bench.pes[1].access_response.queue.append(
+            bits(pe.response_layout(), tag=access.tag, data=access.tag + 1000))
+    await bench.until(lambda: bench.responses and bench.pes[0].responses)
+    assert (bench.responses[0].tag, bench.responses[0].data) == (5, 1005)
+    assert (bench.pes[0].responses[0].tag, bench.pes[0].responses[0].data) == (6, 1006)
+
+
+@cocotb.test()
+async def hbm_is_reached_through_its_controller(dut):
+    bench = await start(dut)
+    bench.pes[0].ask(address(1, 64 * 3), tag=1)
+    seen = set()
+    while not bench.pes[0].responses:
+        await bench.step()
+        seen |= {pin for pin in ("row", "column")
+                 if int(getattr(dut, f"hbm0__{pin}_command").value) & 1}
+    assert seen == {"row", "column"}
+    assert bench.pes[0].responses[0].data == HBM_DATA
+
+
+@cocotb.test()
+async def identity_is_readable_and_useless_messages_are_counted(dut):
+    bench = await start(dut)
+    bench.send.queue.append(SlotKind.NONE.value | 1 << 20)
+    bench.other.queue.append(SlotKind.RESPONSE.value)
+    words = (await bench.host_reads(address(3, 0))).data.to_bytes(64, "little")
+    values = [int.from_bytes(words[i:i + 4], "little") for i in range(0, 32, 4)]
+    assert values == [int.from_bytes(b"MXLT", "little"), 1, DIE, 1, 2, 2, 1, 0]
+    assert (await bench.host_reads(address(3, 2 * 64))).data >> 96 & 0xFFFFFFFF in (1, 2)
+
+
+@cocotb.test()
+async def streams_of_both_pes_get_every_bank_every_cycle_and_a_slow_taker_stops_nobody(dut):
+    bench = await start(dut)
+    for port in bench.pes:
+        port.request.rate = port.response.rate = 1
+    for i in range(200):
+        for number, port in enumerate(bench.pes):
+            port.ask(address(0, (i + number) % LINES * 64), tag=i)
+    for c in range(110):
+        await bench.step()
+        if c%10==9: dut._log.info(f"XX {c} {[len(port.responses) for port in bench.pes]} {[200-len(port.request.queue) for port in bench.pes]}")
+    done = sum(len(port.responses) for port in bench.pes)
+    assert done > 190, f"{done} lines of 2 banks in 100 cycles"
+    bench.pes[0].response.rate = 0
+    await bench.until(lambda: len(bench.pes[1].request.queue) == 0 or
+                      len(bench.pes[0].request.queue) == 0, limit=400)
+    bench.pes[0].response.rate = 1
+    await bench.until(lambda: all(len(port.responses) == 200 for port in bench.pes))
+
+
+@sim.on_simulators
+def test_compute(tmp_path, simulator):
+    sim.run(Pair(), test_module=__name__, build_dir=tmp_path, simulator=simulator)
+
+
+def test_packages_have_their_published_structure():
+    small = package("mtia450")
+    assert (small.compute_chiplets, small.io_chiplets, small.compute.pes) == (2, 1, 6)
+    assert small.sram_bytes == 2 * 16 << 20 and small.compute.local_lines * 64 == 512 << 10
+    assert all(key == (p.name, p.size) for key, p in PACKAGES.items())
+
+
+def test_an_unknown_package_is_refused():
+    with pytest.raises(ValueError, match="Package must be one of mtia450 sim, not 'mtia9' 'sim'"):
+        package("mtia9")
