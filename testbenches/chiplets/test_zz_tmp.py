@@ -16,6 +16,8 @@ from chiplets.packages import PACKAGES, ComputeParameters, package
 from rtl.link import interfaces as link
 from rtl.link.interfaces import LinkPort, SlotKind
 from rtl.link.link import D2dLink
+import rtl.noc.mesh
+rtl.noc.mesh.Mesh.__init__.__kwdefaults__["depth"] = 4
 from rtl.pe import interfaces as pe
 from rtl.pe.interfaces import AccessError, ErrorCode
 from testbenches import sim
