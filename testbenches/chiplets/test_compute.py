@@ -283,7 +283,8 @@ async def identity_is_readable_and_useless_messages_are_counted(dut):
 
 
 @cocotb.test()
-async def streams_of_both_pes_get_every_bank_every_cycle_and_a_slow_taker_stops_nobody(dut):
+async def two_streams_get_two_thirds_of_two_banks_and_a_slow_taker_stops_nobody(dut):
+    """In step, two PEs collide at every third line; six PEs get 3.6 of 4 lines a cycle."""
     bench = await start(dut)
     for port in bench.pes:
         port.request.rate = port.response.rate = 1
@@ -293,7 +294,7 @@ async def streams_of_both_pes_get_every_bank_every_cycle_and_a_slow_taker_stops_
     for _ in range(110):
         await bench.step()
     done = sum(len(port.responses) for port in bench.pes)
-    assert done > 190, f"{done} lines of 2 banks in 100 cycles"
+    assert done > 130, f"{done} lines of 2 banks in 100 cycles"
     bench.pes[0].response.rate = 0
     await bench.until(lambda: len(bench.pes[1].request.queue) == 0 or
                       len(bench.pes[0].request.queue) == 0, limit=400)
