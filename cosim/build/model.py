@@ -12,9 +12,10 @@ from cosim.build.tools import verilator_root
 
 VERILATOR = ["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert",
              "--threads", "1", "--prefix", "Vmodel", "--top-module", "shell", "--Mdir", ".",
-             "-Wno-fatal", "-Wno-WIDTH", "--output-split", "60000"]
+             "-Wno-fatal", "-Wno-WIDTH", "--output-split", "20000",
+             "--output-split-cfuncs", "1500"]
 INCLUDE = Path(__file__).parent / "include"
-UNIT_BYTES = 400_000    # of C++ compiled at once
+UNIT_BYTES = 1_200_000  # of C++ compiled at once; each unit reads a header of megabytes
 PORT = re.compile(r"^\s*(input|output) +(?:\[(\d+):0\] +)?(\w+) *;", re.MULTILINE)
 FUNCTION = re.compile(r"^\s*function .*?^\s*endfunction", re.MULTILINE | re.DOTALL)
 # VL_OUTW(&p_pe0___05Frequest___05Fpayload,581,0,19);
