@@ -3,6 +3,7 @@ from amaranth import ClockDomain, Fragment, Value
 from amaranth.back import rtlil
 from pyosys import libyosys
 
+from chiplets.byte_enables import fold
 from rtl.common.place import Library, flat_ports
 
 LARGE_BITS = 1 << 19  # memories of this size on are written without an initial value of zero
@@ -64,6 +65,7 @@ def convert(source, path, *, attributes=False):
     for step in (f"read_rtlil {source}", "proc -noopt", "opt_clean", "memory_collect",
                  "wreduce", "opt_clean", f"write_verilog {noattr} {path}"):
         libyosys.run_pass(f"tee -q {step}", design)
+    path.write_text(fold(path.read_text()))
     return path
 
 

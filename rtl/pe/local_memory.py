@@ -123,7 +123,8 @@ class LocalMemory(wiring.Component):
                                      [port.address.payload[low:] for port in self.reads])),
                 writes.addr.eq(one_of(write.grant[bank], [p.address[low:] for p in payloads])),
                 writes.data.eq(one_of(write.grant[bank], [p.data for p in payloads])),
-                writes.en.eq(one_of(write.grant[bank], [p.mask for p in payloads])),
+                writes.en.eq(Mux(write.grant[bank].any(),
+                                 one_of(write.grant[bank], [p.mask for p in payloads]), 0)),
             ]
             data.append(reads.data)
         data = Array(data)
