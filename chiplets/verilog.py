@@ -1,4 +1,6 @@
 """Verilog of a component and of every module it places."""
+from pathlib import Path
+
 from amaranth import ClockDomain, Fragment, Value
 from amaranth.back import rtlil
 from pyosys import libyosys
@@ -65,7 +67,7 @@ def convert(source, path, *, attributes=False):
     for step in (f"read_rtlil {source}", "proc -noopt", "opt_clean", "memory_collect",
                  "wreduce", "opt_clean", f"write_verilog {noattr} {path}"):
         libyosys.run_pass(f"tee -q {step}", design)
-    path.write_text(fold(path.read_text()))
+    Path(path).write_text(fold(Path(path).read_text()))
     return path
 
 
