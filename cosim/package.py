@@ -31,7 +31,7 @@ class Package:
     Parameters
     ----------
     name, size : str
-        Package, see ``chiplets.packages``.
+        Package, see ``chiplets.packages``; ``name`` may also be a description of one's own.
     threads, processes : int
         Workers that step the dies; one of the two must be 1.
     waves : pathlib.Path

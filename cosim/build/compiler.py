@@ -12,9 +12,8 @@ from cosim.build.tools import verilator_root
 JOBS = min(2, os.cpu_count() or 1)  # translation units compiled at once (memory, not only cores)
 # -fno-gnu-unique: every library keeps its own copy of the Verilator runtime's statics
 BASE = ["-std=c++20", "-fPIC", "-fno-gnu-unique", "-fvisibility=hidden", "-pthread"]
-FAST = ["-O3", "-march=native"]
-RUNTIME = ["-O2", "-march=native"]
-SLOW = ["-O1"]  # code that runs once: construction, reset values, tracing declarations
+FAST = ["-O2", "-march=native"]  # of generated code: -O3 takes longer and is no faster
+SLOW = ["-O0"]  # code that runs once: construction, reset values, tracing declarations
 DEFINES = ["-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0",
            "-DVM_TRACE_VCD=0", "-DVM_TRACE_SAIF=0"]
 
@@ -80,7 +79,7 @@ def runtime(waves):
     sources = [include / n for n in names]
     flags = [*defines(waves), *includes(), f"-isystem{include / 'fstcpp'}",
              "-idirafter", str(Path(__file__).parent / "include")]
-    key = digest("runtime", identity(), BASE, RUNTIME, flags, *(s.read_text() for s in sources))
+    key = digest("runtime", identity(), BASE, FAST, flags, *(s.read_text() for s in sources))
     folder, _ = cached(f"runtime_{key}", lambda f: compile_all(
-        [(s, RUNTIME) for s in sources], folder=f, flags=flags))
+        [(s, FAST) for s in sources], folder=f, flags=flags))
     return sorted(folder.glob("*.o"))

@@ -80,5 +80,5 @@ def package_dies(package, *, host_memory_bytes, waves=False):
 
 
 def describe(name, size):
-    """The package of that name and size, see ``chiplets.packages``."""
-    return packages.package(name, size)
+    """The package of that name and size, see ``chiplets.packages``, or ``name`` if it is one."""
+    return name if isinstance(name, packages.Package) else packages.package(name, size)

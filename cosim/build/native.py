@@ -11,7 +11,7 @@ def build_engine():
     """Path of the engine's library."""
     folders = [COSIM / "engine" / "native", COSIM / "devices"]
     files = sorted(p for f in folders for p in f.iterdir() if p.suffix in (".hpp", ".cpp"))
-    flags = [*compiler.FAST, *(f"-I{f}" for f in folders), "-Wall"]
+    flags = ["-O3", "-march=native", *(f"-I{f}" for f in folders), "-Wall"]
     key = digest("engine", compiler.identity(), compiler.BASE, flags[:2],
                  Path(__file__).read_text(), *(f"{p.name}\n{p.read_text()}" for p in files))
 

@@ -2,11 +2,18 @@
 import numpy as np
 import pytest
 
+from chiplets import packages
 from cosim.package import Package
 from host.driver import Device, DeviceError
 from host.isa import Code, Operand, Region
 from host.program import Program
 
+# Small enough to build in a minute; everything but the sizes is as in the real packages.
+TINY = packages.Package(
+    name="tiny450", size="sim", compute_chiplets=2, io_chiplets=1,
+    compute=packages.ComputeParameters(rows=1, columns=2, local_lines=256, local_banks=4,
+                                       dot_rows=1, mx4_lanes=1, bank_lines=1024, hbm_channels=2,
+                                       hbm_rows=2))
 pytestmark = pytest.mark.system
 
 
@@ -16,7 +23,7 @@ def pattern(count, seed):
 
 def move(source, target, rows):
     """A program that brings ``rows`` lines into local memory and back out."""
-    program = Program()
+    program = Program(local_lines=256)
     buffer = program.buffer(2 * rows)
     program.dma_in(Operand(buffer, release=rows), source, row_bytes=64 * rows)
     program.dma_out(Operand(buffer, wait=rows, release=rows), target, row_bytes=64 * rows)
@@ -24,7 +31,7 @@ def move(source, target, rows):
 
 
 def test_registers_identify_the_package():
-    with Package() as package:
+    with Package(TINY) as package:
         assert package.read_register("identification") == int.from_bytes(b"mxlt", "little")
         configuration = package.read_register("configuration")
         assert configuration & 0xff == package.configuration.dies == 2
@@ -37,7 +44,7 @@ def test_registers_identify_the_package():
 
 @pytest.mark.parametrize("region", [Region.SRAM, Region.HBM])
 def test_copies_to_every_die_come_back(region):
-    with Package() as package:
+    with Package(TINY) as package:
         device = Device(package)
         for die in device.dies:
             content = pattern(3001, die)
@@ -53,7 +60,7 @@ def test_copies_to_every_die_come_back(region):
 
 def run_programs(**options):
     """Every PE of both dies moves data of its own; returns what shows how it went."""
-    with Package(**options) as package:
+    with Package(TINY, **options) as package:
         device = Device(package)
         events, results, rows = [], [], 5
         for die in device.dies:
@@ -88,19 +95,19 @@ def test_programs_give_the_same_hash_however_the_package_is_run(reference, optio
 
 
 def test_error_of_a_program_reaches_the_host():
-    with Package() as package:
+    with Package(TINY) as package:
         device = Device(package)
-        program = Program()
+        program = Program(local_lines=256)
         buffer = program.buffer(4)
-        program.dma_in(Operand(buffer, release=4), 1 << 39, row_bytes=256)
-        with pytest.raises(DeviceError, match=r"BAD_ADDRESS \(die 1, PE 2"):
-            device.launch(1, {2: program}).wait()
+        program.dma_in(Operand(buffer, release=4), 1 << 44 | 1 << 39, row_bytes=256)
+        with pytest.raises(DeviceError, match=r"BAD_ADDRESS \(die 1, PE 1"):
+            device.launch(1, {1: program}).wait()
 
 
 def test_trace_shows_the_units_that_worked(tmp_path):
     import json
     path = tmp_path / "trace.json"
-    with Package(trace=path) as package:
+    with Package(TINY, trace=path) as package:
         device = Device(package)
         source = device.alloc(0, 4096)
         device.launch(0, {1: move(source, source, 8)}).wait()
