@@ -45,7 +45,7 @@ def _loop(text, run, number):
     place, data, enable = f"{first['memory']}[{first['address']}]", first["data"], first["enable"]
     declared = f"reg [{run[-1]['high']}:0] {first['memory'].strip()}"
     lines = [f"if (|{enable}) begin : byte_enables_{number}", "  integer i;"]
-    if declared in text[:first.start()][-300:]:
+    if declared in text[text.rfind("\nmodule ", 0, first.start()) + 1:first.start()]:
         lines += [f"  if (&{enable})", f"    {place} <= {data};", "  else"]
     lines += ["  begin", "    /* verilator unroll_disable */",
               f"    for (i = 0; i < {len(run)}; i = i + 1)",
