@@ -1,4 +1,4 @@
-"""Commands of a PE, hardware side: opcodes, the units they go to, their CB operands.
+"""Commands of a PE, hardware side: opcodes and the units they go to.
 
 The table is this project's choice; docs/programming-model.md describes it for programmers.
 """
