@@ -67,10 +67,10 @@ class Machine:
         """Local lines of an operand in order, starting at its first; and what ends its use."""
         number, offset, wait, release = w[at] & 31, w[at] >> 8, w[at + 1] & 0xffff, w[at + 1] >> 16
         buffer = self.buffers.get(number)
-        if buffer is None or wait > buffer.size or release > buffer.size:
+        if buffer is None or max(wait, release, offset + 1) > buffer.size:
             raise Refused(3, number, f"CB {number} is too small")
         have = buffer.size - buffer.filled if producer else buffer.filled
-        if wait > have:
+        if max(wait, release) > have:
             raise Refused(5, number, f"CB {number} has {have} lines, {wait} are waited for")
         start = (buffer.write if producer else buffer.read) + offset
         index = buffer.base + (start + np.arange(buffer.size)) % buffer.size
