@@ -35,9 +35,9 @@ class SimdEngine(wiring.Component):
 
     In steady state 16 elements a cycle, whatever the command does. A command starts when the one
     before it has written its last line; from its start to its first result go 7 to 20 cycles,
-    more if local memory is not ready. A lane's units stand still, with their clocks, unless the
-    command uses them. Counter word 4: beats issued (16 elements, or the pad of a block).
-    Source: this project's choice; the arithmetic is that of ``cosim/golden/simd.py``.
+    more if local memory is not ready. Between commands only the frontend is clocked; in a command,
+    only the units of a lane that it uses. Counter word 4: beats issued (16 elements, or the pad of
+    a block). Source: this project's choice; the arithmetic is that of ``cosim/golden/simd.py``.
 
     Parameters
     ----------
@@ -71,8 +71,11 @@ class SimdEngine(wiring.Component):
         m.submodules.frontend = frontend = UnitFrontend(lines=self.lines, operands=OPERANDS)
         connect(m, flipped(self.unit), frontend.unit)
         connect(m, flipped(self.buffers), frontend.buffers)
-        core = Module()
-        m.submodules.core = ResetInserter(self.unit.clear)(core)
+        core, resting, accepted = Module(), Signal(), Signal()
+        m.submodules.core = DomainRenamer("work")(ResetInserter(self.unit.clear)(core))
+        gated_domain(m, name="work", enable=~resting | frontend.job.valid | self.unit.clear
+                     | ResetSignal())
+        gated_domain(m, name="settings", enable=accepted)
         core.submodules.fetch0 = fetch0 = LineFetch(lines=self.lines)
         core.submodules.fetch1 = fetch1 = LineFetch(lines=self.lines)
         core.submodules.issue = issue = BeatIssue()
@@ -86,9 +89,9 @@ class SimdEngine(wiring.Component):
 
         settings = Signal(settings_layout(lines=self.lines), reset_less=True)
         command = settings.command
-        accepted, start, running = Signal(), Signal(), Signal()
-        gated_domain(core, name="settings", enable=accepted)
-        core.d.settings += settings.eq(frontend.job.payload)
+        start, running = Signal(), Signal()
+        m.d.settings += settings.eq(frontend.job.payload)
+        m.d.comb += accepted.eq(frontend.job.valid & resting)
         core.d.comb += [
             issue.start.eq(start), issue.command.eq(command), datapath.command.eq(command),
             datapath.beat.eq(issue.o.payload), datapath.valid.eq(issue.o.valid),
@@ -98,7 +101,7 @@ class SimdEngine(wiring.Component):
         self._sources(core, settings, start, fetch0, fetch1)
         under_way = self._results(core, command, start, datapath, pack)
         quiet = ~(issue.busy | datapath.busy | under_way | pack.busy)
-        self._control(core, frontend, settings, accepted, start, running, quiet)
+        self._control(core, frontend, settings, resting, start, running, quiet)
 
         issued = issue.o.valid & pack.advance
         core.d.comb += [
@@ -112,15 +115,15 @@ class SimdEngine(wiring.Component):
             m.d.sync += frontend.extra[0].eq(frontend.extra[0] + 1)
         return m
 
-    def _control(self, m, frontend, settings, accepted, start, running, quiet):
+    def _control(self, m, frontend, settings, resting, start, running, quiet):
         """One command at a time: check it, start it, wait until all is written."""
         m.submodules.checker = checker = SimdChecker(lines=self.lines)
         fault = frontend.fault
         m.d.comb += checker.settings.eq(settings)
         with m.FSM():
             with m.State("TAKE"):
-                m.d.comb += [frontend.job.ready.eq(1), accepted.eq(frontend.job.valid)]
-                with m.If(accepted):
+                m.d.comb += [resting.eq(1), frontend.job.ready.eq(1)]
+                with m.If(frontend.job.valid):
                     m.next = "CHECK"
             with m.State("CHECK"):
                 m.d.comb += start.eq(~checker.refused)
