@@ -1,5 +1,7 @@
 """The dies of a package: chiplets built as models, described for the engine."""
 import dataclasses
+import os
+import time
 from functools import cache
 from pathlib import Path
 
@@ -21,12 +23,25 @@ def register_offsets():
     return {name: register.offset for name, register in registers.load("io").items()}
 
 
+def process_start():
+    """Time at which this process began, as files' times are given [s]."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - age
+
+
 @cache
 def sources():
-    """Text of everything that decides what a chiplet becomes."""
+    """Text of everything that decides what a chiplet becomes.
+
+    A file that changed since this process began may not be what it imported; then the text is
+    nobody else's, so that nothing is found under it.
+    """
     files = [p for folder in ("rtl", "chiplets") for p in sorted((ROOT / folder).rglob("*"))
              if p.suffix in (".py", ".rdl")]
-    return "\0".join(f"{p.relative_to(ROOT)}\0{p.read_text()}" for p in files)
+    changed = max(p.stat().st_mtime for p in files) > process_start()
+    own = f"{os.getpid()} {time.time()}" if changed else ""
+    return own + "\0".join(f"{p.relative_to(ROOT)}\0{p.read_text()}" for p in files)
 
 
 def compute_die(name, number, parameters, *, waves=False):

