@@ -64,7 +64,8 @@ struct Die {
         if (cycle == reset_cycles)
             for (auto& model : models) model->pin("rst").set(0);
         for (Channel* channel : inputs) channel->receive(cycle);
-        for (auto& device : devices) device->step(cycle);
+        if (cycle >= reset_cycles)  // a bus master must be silent during reset (AXI4, A3.1.2)
+            for (auto& device : devices) device->step(cycle);
         for (auto& model : models) {  // all inputs first: they are outputs of the former edge
             model->runs = cycle < reset_cycles || !model->sleeps();
             if (!model->runs) {
