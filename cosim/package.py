@@ -38,6 +38,8 @@ class Package:
         Write FST waveforms to ``<waves>.<die>.<model>.fst``; slower.
     trace : pathlib.Path
         Write what every unit did to this file at the end, for Perfetto.
+    record : bool
+        Keep what every unit did, for ``engine.events()``, without writing it.
     gating : bool
         Leave out the evaluation of idle PEs; changes nothing but the speed.
     clock_hertz : float
@@ -45,7 +47,7 @@ class Package:
     """
 
     def __init__(self, name="mtia450", size="sim", *, threads=1, processes=1, waves=None,
-                 trace=None, gating=True, host_memory_bytes=HOST_MEMORY_BYTES,
+                 trace=None, record=False, gating=True, host_memory_bytes=HOST_MEMORY_BYTES,
                  clock_hertz=CLOCK_HERTZ):
         self.package = build.describe(name, size)
         start = time.monotonic()
@@ -54,7 +56,8 @@ class Package:
         self.build_seconds = time.monotonic() - start
         self.trace, self.clock_hertz = trace, clock_hertz
         self.engine = Engine(dies, channels, threads=threads, processes=processes, waves=waves,
-                             trace=trace is not None, gating=gating, watch=[("io", "top", "irq")])
+                             trace=record or trace is not None, gating=gating,
+                             watch=[("io", "top", "irq")])
         compute = self.package.compute
         self.configuration = Configuration(
             self.package.compute_chiplets, compute.pes, compute.addresses.sram_bytes,

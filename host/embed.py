@@ -109,11 +109,9 @@ class Encoder:
 
     def _resident(self, die, packed):
         tensor = self.device.empty(die, packed.rows, packed.columns, packed.format, Region.HBM)
-        memory = self.device.transport.memory(die, "hbm")
         for at, data in ((tensor.address, packed.elements), (tensor.scales, packed.scales)):
             if data is not None:
-                offset = at & (1 << 40) - 1
-                memory[offset:offset + data.size] = data.reshape(-1)
+                self.device.transport.preload(die, at & (1 << 40) - 1, data)
         return tensor
 
     def _activations(self, share):

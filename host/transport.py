@@ -1,0 +1,165 @@
+"""The driver's way to a co-simulated package, and what the command line asks of it."""
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cosim import yardstick as yardstick_model
+from cosim.build import generate as generator
+from cosim.engine.engine import EngineError
+from cosim.package import Package
+from host.isa import LINE, Unit
+
+yardstick = yardstick_model.cycles_per_second
+PackageError = EngineError
+UNIT_NAMES = ("CP", "DMA in", "DMA out", "A loader", "DPE", "RE", "SIMD", "layout")
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """State changes of every unit: ``lanes`` are (name, [(cycle, state), ...])."""
+
+    lanes: list
+    first: int
+    last: int
+
+
+class CosimTransport:
+    """A co-simulated package as the driver sees it; a context manager."""
+
+    def __init__(self, package):
+        self.package = package
+        self.configuration = package.configuration
+        self.host_memory = package.host_memory
+        self.build_seconds = package.build_seconds
+
+    def read_register(self, name):
+        return self.package.read_register(name)
+
+    def write_register(self, name, value):
+        self.package.write_register(name, value)
+
+    def run_until_interrupt(self, cycles):
+        return self.package.run_until_interrupt(cycles)
+
+    @property
+    def cycle(self):
+        return self.package.cycle
+
+    def preload(self, die, offset, data):
+        """Place bytes into a die's HBM before a run; lines alternate between its channels."""
+        if offset % LINE:
+            raise ValueError(f"Offset must be a multiple of {LINE}, not {offset}")
+        channels = self.package.package.compute.hbm_channels
+        data = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        padded = np.zeros(-(-len(data) // LINE) * LINE, np.uint8)
+        padded[:len(data)] = data
+        rows, first = padded.reshape(-1, LINE), offset // LINE
+        for channel in range(channels):
+            skip = (channel - first) % channels
+            mine = rows[skip::channels]
+            at = (first + skip) // channels
+            memory = self.package.memory(die, f"hbm{channel}").reshape(-1, LINE)
+            memory[at:at + len(mine)] = mine
+
+    def statistics(self):
+        """Cycles and seconds of the simulation, and bytes over each interface."""
+        counts = self.package.statistics()
+        carried = {f"link {name}": n for name, n in counts["channel_bytes"].items()}
+        carried |= {"AXI, read by the package": counts["axi_read_bytes"],
+                    "AXI, written by the package": counts["axi_write_bytes"]}
+        for name, hbm in counts["hbm"].items():
+            carried[f"HBM {name}, read"] = LINE * hbm["reads"]
+            carried[f"HBM {name}, written"] = LINE * hbm["writes"]
+        return {"cycles": counts["cycles"], "seconds": counts["seconds"], "bytes": carried}
+
+    def worker_memory_mb(self):
+        """Resident memory of worker processes at their peak [MB]."""
+        total = 0.0
+        for pid in self.package.engine.worker_pids():
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    total += int(line.split()[1]) / 1000
+        return total
+
+    def _changes(self):
+        """State changes by die, PE and unit."""
+        for die, lane, cycles, values in self.package.engine.events():
+            for unit in Unit:
+                states = values >> 2 * unit & 3
+                keep = np.flatnonzero(np.diff(states, prepend=0))
+                yield die, lane, unit, cycles[keep], states[keep]
+
+    def timeline(self):
+        """Return what every unit did when; needs a recording."""
+        lanes, first, last = [], None, 0
+        for die, lane, unit, cycles, states in self._changes():
+            if unit == Unit.COMMAND_PROCESSOR or not len(cycles):
+                continue
+            lanes.append((f"{die} {lane} {UNIT_NAMES[unit]}",
+                          list(zip(cycles.tolist(), states.tolist(), strict=True))))
+            first = int(cycles[0]) if first is None else min(first, int(cycles[0]))
+            last = max(last, int(cycles[-1]))
+        return Timeline(lanes, first or 0, last)
+
+    def dot_beats(self):
+        """Beats of all dot-product engines in each cycle so far; needs a recording."""
+        delta = np.zeros(self.cycle + 2, np.int64)
+        for _, _, unit, cycles, states in self._changes():
+            if unit == Unit.DOT:
+                busy = (states == 1).astype(np.int64)
+                np.add.at(delta, cycles, np.diff(busy, prepend=0))
+        return np.cumsum(delta)
+
+
+@contextmanager
+def open_package(options, *, record=False):
+    """A running package for ``host.outcome.Options``; ``record`` keeps what units did."""
+    workers = ({"processes": options.processes} if options.processes
+               else {"threads": options.threads})
+    options.step(0, 1, "building the package (the first time takes minutes)")
+    with Package(options.package, waves=options.waves, trace=options.trace, record=record,
+                 **workers) as package:
+        yield CosimTransport(package)
+
+
+def packages():
+    """Names of the packages."""
+    return generator.package_names()
+
+
+def package_rows():
+    """Structure and peaks of each package, by name."""
+    return generator.package_rows()
+
+
+def write_packages(rows, target):
+    """Write the table of packages as JSON."""
+    metrics = {f"{name}_{key}": value for name, row in rows.items() for key, value in row.items()}
+    text = json.dumps({"name": "packages", "package": "all", "metrics": metrics, "checks": {},
+                       "config": {"size": "sim"}}, indent=2) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+    else:
+        Path(target).write_text(text)
+
+
+def tops():
+    """Tops that Verilog can be generated of."""
+    return generator.TOPS
+
+
+def generate(top, folder, *, check=True):
+    """Write the Verilog of a top; returns its path and what the checkers found."""
+    return generator.generate(top, Path(folder), check=check)
+
+
+def commit():
+    """Commit of the checkout, marked if there are changes; empty outside a checkout."""
+    result = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True,
+                            text=True, check=False)
+    return result.stdout.strip()
