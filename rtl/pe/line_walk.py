@@ -11,8 +11,8 @@ ROW_LINES = 128     # most lines of a row: 256 blocks of 16 BF16 elements
 def line_walk_layout(*, lines):
     """A job for :class:`LineWalk`: ``rows`` rows of ``count`` lines each, from ``grant.start`` on.
 
-    Row r starts ``r * (64 * stride_lines + stride_bytes)`` bytes on. ``together``: rows are walked
-    several at a time.
+    Row r starts ``r * (64 * stride_lines + stride_bytes)`` bytes on; a row of several lines starts
+    on a line. ``together``: rows are walked several at a time.
     """
     return data.StructLayout({"grant": grant_layout(lines=lines), "stride_lines": 16,
                               "stride_bytes": 6, "rows": 16, "count": range(ROW_LINES + 1),
@@ -69,7 +69,6 @@ class LineWalk(wiring.Component):
         line, byte, row = Signal(range(self.lines)), Signal(6), Signal(4)   # the next fresh row
         lane, index = Signal(range(self.lanes)), Signal(range(ROW_LINES))
         where = Array(Signal(range(self.lines), name=f"where{i}") for i in range(self.lanes))
-        start = Array(Signal(6, name=f"start{i}") for i in range(self.lanes))
 
         def advanced(at, step):
             """A line of the CB ``step`` lines on; ``step`` is at most the size of the CB."""
@@ -86,7 +85,7 @@ class LineWalk(wiring.Component):
             self.i.ready.eq(~active),
             self.o.valid.eq(active),
             o.address.eq(Mux(fresh, line, where[lane])),
-            o.byte.eq(Mux(fresh, byte, start[lane])),
+            o.byte.eq(byte),
             o.row.eq(row),
             o.lane.eq(lane),
             o.index.eq(index),
@@ -100,8 +99,7 @@ class LineWalk(wiring.Component):
                 stride_bytes.eq(job.stride_bytes), final.eq(job.count - 1), left.eq(job.rows),
                 line.eq(job.grant.start), byte.eq(0), row.eq(0), lane.eq(0), index.eq(0)]
         with m.Elif(active & self.o.ready):
-            m.d.sync += [where[lane].eq(advanced(o.address, 1)), start[lane].eq(o.byte),
-                         lane.eq(lane + 1)]
+            m.d.sync += [where[lane].eq(advanced(o.address, 1)), lane.eq(lane + 1)]
             with m.If(fresh):
                 m.d.sync += [line.eq(advanced(line, stride_lines + moved_byte[6])),
                              byte.eq(moved_byte)]

@@ -64,6 +64,9 @@ class DotBench(Bench):
     async def step(self):
         await super().step()
         dut = self.dut
+        for name in self.reads:
+            self.held(name, *(getattr(dut, f"{name}__address__{part}")
+                              for part in ("valid", "ready", "payload")))
         value = self.held("o", dut.o__valid, dut.o__ready, dut.o__payload)
         if value is not None:
             self.columns.append(np.frombuffer(value.to_bytes(64, "little"), "<u4"))

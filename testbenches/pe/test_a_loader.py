@@ -32,10 +32,11 @@ class Buffers:
     async def start(self):
         self.bench.dut.fill__free.value = 0
         await self.bench.start()
-        self.bench.tick = self.watch
 
     def watch(self):
         dut = self.bench.dut
+        self.bench.held("source", dut.source__address__valid, dut.source__address__ready,
+                        dut.source__address__payload)
         if dut.fill__element_valid.value:
             at = int(dut.fill__row.value), int(dut.fill__line.value)
             assert at not in self.elements

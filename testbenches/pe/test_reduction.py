@@ -31,6 +31,8 @@ class ReductionBench(Bench):
         if self.writes != before:
             self.write_cycles.append(self.cycle)
         dut = self.dut
+        self.held("source", dut.source__address__valid, dut.source__address__ready,
+                  dut.source__address__payload)
         if dut.i__valid.value and dut.i__ready.value:
             self.columns.pop(0)
             dut.i__valid.value = 0
