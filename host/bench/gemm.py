@@ -81,15 +81,14 @@ def execute(device, job, x, w):
                after["cycles"] - before["cycles"])
 
 
-def steady(records, first, last, cycles_of_work):
-    """Useful work in the middle 80 % of an interval, in peak cycles, over its length.
+def steady(beats, cycles_of_work):
+    """Useful work in the middle 80 % of an interval, over its length.
 
-    ``records``: busy cycles of the dot-product engines by cycle (array of beats a cycle, from
-    cycle ``first``); ``cycles_of_work``: useful MACs over peak MACs of a beat, in all.
+    ``beats``: beats of all dot-product engines in each cycle of the interval;
+    ``cycles_of_work``: useful MACs over peak MACs a cycle, in all.
     """
-    length = last - first
-    a, b = length // 10, length - length // 10
-    return records[a:b].sum() / records[:length].sum() * cycles_of_work / (b - a)
+    a, b = len(beats) // 10, len(beats) - len(beats) // 10
+    return beats[a:b].sum() / beats.sum() * cycles_of_work / (b - a)
 
 
 def run(options, job=None):
@@ -106,14 +105,12 @@ def run(options, job=None):
         pes = len(device.pes) * len(device.dies)
         work = job.m * job.n * job.k / (PEAK[job.form] * pes)
         beats = transport.dot_beats()
-        first = int(np.flatnonzero(beats)[0])
-        stop = int(np.flatnonzero(beats)[-1]) + 1
         statistics = transport.statistics()
     equal = done.result.view(np.uint32) == expected.view(np.uint32)
     options.step(2, 2, "done")
     outcome = Outcome("gemm", options.package)
     outcome.metrics = {
-        "utilization_steady": steady(beats, *window(done, first, stop), work),
+        "utilization_steady": steady(beats[done.end - done.cycles:done.end], work),
         "utilization_end_to_end": work / done.cycles,
         "cycles": done.cycles, "ideal_cycles": work, "elements_compared": equal.size,
         "simulated_khz": statistics["cycles"] / statistics["seconds"] / 1e3}
@@ -123,8 +120,3 @@ def run(options, job=None):
                       "columns_at_once": lanes(job.form, job.form)}
     return outcome
 
-
-def window(done, first, stop):
-    """First and last cycle of the job: its end is known by the interrupt, to a quantum."""
-    start = min(first, done.end - done.cycles)
-    return start, max(stop, start + done.cycles)

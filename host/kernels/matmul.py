@@ -82,6 +82,18 @@ def _plan(x, w, chunks, m, tiles, group, budget):
     raise ValueError("A tile of the product does not fit into local memory")
 
 
+def _runs(rows, step, group):
+    """Cut rows into runs of about equal size, at most ``step``, whole groups but for the last.
+
+    A shorter first run would start earlier, but then the tiles of its other products come too
+    late (measured on 512 x 512 x 2,048: 0.908 of the peak with equal runs, 0.896 with a first run
+    of 33 rows of 171).
+    """
+    groups, parts = upper(rows[1] - rows[0], group), upper(rows[1] - rows[0], step)
+    return [(rows[0] + a * group, min(rows[0] + b * group, rows[1]))
+            for a, b in split(groups, parts)]
+
+
 def _share(x, w, y, rows, tiles, group, local_lines):
     program = Program(local_lines=local_lines)
     chunks = k_chunks(x.columns, w.format, x.format)
@@ -96,7 +108,7 @@ def _share(x, w, y, rows, tiles, group, local_lines):
         buffers.append((program.buffer(we * held * copies), program.buffer(ws * held * copies),
                         program.buffer(2 * xe), program.buffer(2 * xs)))
     out = program.buffer(4 * step)
-    runs = [(r, min(r + step, rows[1])) for r in range(rows[0], rows[1], step)]
+    runs = _runs(rows, step, group)
     steps = [(span, i) for span in passes for i in range(len(runs))]
 
     def load_rows(at):
@@ -121,7 +133,8 @@ def _share(x, w, y, rows, tiles, group, local_lines):
             program.dma_out(use(out, wait=r1 - r0, release=r1 - r0),
                             y.row(r0) + tile * ROWS * 4, rows=r1 - r0, row_bytes=columns * 4,
                             remote_stride=y.row_bytes, local_stride=64)
-            if tile == t0 and at + 1 < len(steps):
+            # In the first run of rows the tiles come first: they are needed sooner.
+            if tile == (max(t1 - 2, t0) if i == 0 else t0) and at + 1 < len(steps):
                 load_rows(at + 1)
     return program
 
