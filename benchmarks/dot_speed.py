@@ -13,11 +13,16 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from chiplets import verilog
 from cosim.build.tools import verilator_environment
+from rtl.common.clockgate import gated_domain
 from rtl.common.place import Place, flat_ports
 from rtl.mx.cell import Mx4Cell
 from rtl.mx.decode import Mx4Decoder
 from rtl.mx.dot import Mx4Dot
 
+# one function per cell, not one for the array: registers instead of memory for what is in between
+CONFIG = """`verilator_config
+no_inline -module "*Cell_????????"
+"""
 FLAGS = ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--threads", "1",
          "-Wno-fatal", "-Wno-WIDTH"]
 DRIVER = """
@@ -75,7 +80,10 @@ class Dot4Cell(wiring.Component):
 
 
 class Array(wiring.Component):
-    """Rows x columns of cells; operands are decoded and registered at the edge."""
+    """Rows x columns of cells; operands are decoded and registered at the edge.
+
+    All of it is behind a clock gate that rests when no beat is under way.
+    """
 
     def __init__(self, rows, columns, cell):
         self.rows = rows
@@ -89,26 +97,29 @@ class Array(wiring.Component):
 
     def edge(self, m, side, codes, scale):
         """Decoded operand and scale, registered."""
-        decoder = Place(Mx4Decoder(side=side))
+        decoder = Place(Mx4Decoder(side=side), domain="busy")
         m.submodules += decoder
-        m.d.sync += decoder.codes.eq(codes)
+        m.d.busy += decoder.codes.eq(codes)
         held = decoder.o.signature.create()
         pairs = zip(flat_ports(held), flat_ports(decoder.o), strict=True)
-        m.d.sync += [ours.eq(theirs) for (_, _, ours), (_, _, theirs) in pairs]
+        m.d.busy += [ours.eq(theirs) for (_, _, ours), (_, _, theirs) in pairs]
         early_scale, held_scale = Signal(8), Signal(8)
-        m.d.sync += [early_scale.eq(scale), held_scale.eq(early_scale)]
+        m.d.busy += [early_scale.eq(scale), held_scale.eq(early_scale)]
         return held, held_scale
 
     def elaborate(self, platform):
         m = Module()
+        beats = Signal(4)  # 1 + 1 + 2 stages of edge and cell
+        m.d.sync += beats.eq(Cat(self.valid, beats))
+        gated_domain(m, name="busy", enable=self.valid | beats.any())
         a = [self.edge(m, "a", self.a[i], self.scale_a[i]) for i in range(self.rows)]
         b = [self.edge(m, "b", self.b[i], self.scale_b[i]) for i in range(self.columns)]
         valid, first, last = Signal(), Signal(), Signal()
         early = Signal(3)
-        m.d.sync += [early.eq(Cat(self.valid, self.first, self.last)),
+        m.d.busy += [early.eq(Cat(self.valid, self.first, self.last)),
                      Cat(valid, first, last).eq(early)]
         for i in range(self.rows * self.columns):
-            m.submodules[f"cell{i}"] = cell = Place(self.cell())
+            m.submodules[f"cell{i}"] = cell = Place(self.cell(), domain="busy")
             row, column = a[i // self.columns], b[i % self.columns]
             connect(m, row[0], cell.a)
             connect(m, column[0], cell.b)
@@ -131,9 +142,10 @@ def build(top, folder, flags=()):
     driver = driver.replace("WORDS", ", ".join(f"&dut.{p}[0]" for p in ports))
     driver = driver.replace("SCALES", ", ".join(f"&dut.scale_{p}" for p in ports))
     (folder / "driver.cpp").write_text(driver)
+    (folder / "config.vlt").write_text(CONFIG)
     command = ["verilator", "--cc", "--exe", "--build", *FLAGS, *flags, "--top-module", "dut",
                "-CFLAGS", "-std=c++20 -O3 -march=native", "--Mdir", str(folder / "obj"),
-               str(source), str(folder / "driver.cpp")]
+               str(folder / "config.vlt"), str(source), str(folder / "driver.cpp")]
     subprocess.run(command, check=True, env=verilator_environment(), stdout=subprocess.DEVNULL)
     return folder / "obj" / "Vdut"
 
@@ -160,9 +172,11 @@ def main():
                         options.flags.split())
         built = time.perf_counter() - begin
         seconds, check = measure(program, options.cycles)
+        idle, _ = measure(program, options.cycles, valid=0)
         macs = options.rows * options.columns * 32 * options.cycles / seconds
         print(f"MX4 {options.rows}x{options.columns} {name}: {options.cycles / seconds / 1e3:.0f} "
-              f"kHz, {macs / 1e6:.0f} M MACs/s, built in {built:.0f} s, check {check}")
+              f"kHz, {macs / 1e6:.0f} M MACs/s, idle {idle / seconds:.1%} of that time, "
+              f"built in {built:.0f} s, check {check}")
         if options.keep:
             shutil.copytree(folder, options.keep / re.sub(r"\W+", "_", name), dirs_exist_ok=True)
         shutil.rmtree(folder)

@@ -121,6 +121,18 @@ async def what_is_added_and_taken_away_again_is_gone(dut, pair):
         assert wanted[0::2] == [0] * 20
 
 
+@cocotb.test(skip=KIND == "wide16")
+@cocotb.parametrize(pair=PAIRS[KIND], side=["a", "b"])
+async def a_nan_scale_on_either_side_makes_the_sum_nan(dut, pair, side):
+    rng = np.random.default_rng(7)
+    sums = []
+    for at in range(3):
+        a, b = (random_operand(rng, f, 3, (120, 130), True) for f in pair)
+        (a if side == "a" else b).scales[0, at] = 0xFF
+        sums.append((a, b))
+    assert await run(dut, sums, 0) == [0x7FC00000] * 3
+
+
 @cocotb.test()
 async def long_sums_equal_the_golden_model(dut):
     pair = PAIRS[KIND][-1]
