@@ -122,10 +122,11 @@ def counters(dut):
 
 
 @cocotb.test()
-@cocotb.parametrize(seed=[1, 2, 3])
-async def commands_reach_their_units_in_order(dut, seed):
+@cocotb.parametrize(seed=[1, 2, 3], latency=[(1, 12), (20, 60)])
+async def commands_reach_their_units_in_order(dut, seed, latency):
     """A random program over random memory latency; fences and configurations see idle units."""
-    rng, memory, units, tasks = await start(dut, seed)
+    rng, memory, units, tasks = await start(dut, seed, rate=0.5 if seed == 1 else 1.1)
+    memory.latency = latency
     commands, expected, configured = [], [[] for _ in range(7)], []
     for tag in range(80):
         opcode = rng.choice([*ROUTES, *ROUTES, NOP, FENCE, CB_CONFIG])
@@ -148,7 +149,7 @@ async def commands_reach_their_units_in_order(dut, seed):
     busy, starved, blocked, count, cycles, last = counters(dut)[:6]
     assert count == len(commands) and last == OK
     assert busy + starved + blocked == cycles
-    await ClockCycles(dut.clk, 60)
+    await ClockCycles(dut.clk, 100)
     assert dut.idle.value and counters(dut)[4] == cycles
     reads = [a for a, _, w in memory.requests]
     assert reads[:81] == [PROGRAM + 64 * i for i in range(81)] and len(reads) <= 89
@@ -172,6 +173,22 @@ async def program_streams_at_one_command_in_two_cycles(dut):
     assert (await report(dut))[0] == OK
     first, last = units.log[0][0], units.log[-1][0]
     assert last - first <= 2 * 63 + 4
+    for task in tasks:
+        task.cancel()
+
+
+@cocotb.test()
+async def fetch_stops_at_the_end(dut):
+    """Once ``END`` has come back nothing more is read, however long the program takes."""
+    rng, memory, units, tasks = await start(dut, 13)
+    memory.latency, memory.rate = (1, 1), 1.1
+    units.closed = {5}
+    load(memory, [command(0x30), command(END)])
+    await launch(dut)
+    await ClockCycles(dut.clk, 100)
+    assert 2 <= len(memory.requests) <= 6
+    units.closed = set()
+    assert (await report(dut))[0] == OK
     for task in tasks:
         task.cancel()
 
