@@ -10,7 +10,9 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, connect, flipped
 from cocotb.triggers import RisingEdge
+from pyosys import libyosys
 
+from chiplets import verilog
 from chiplets.compute import HBM_PINS, ComputeBase
 from chiplets.packages import PACKAGES, ComputeParameters, package
 from rtl.link import interfaces as link
@@ -305,6 +307,20 @@ async def two_streams_get_two_thirds_of_two_banks_and_a_slow_taker_stops_nobody(
 @sim.on_simulators
 def test_compute(tmp_path, simulator):
     sim.run(Pair(), test_module=__name__, build_dir=tmp_path, simulator=simulator)
+
+
+def test_no_output_of_the_base_follows_an_input_in_the_same_cycle(tmp_path):
+    source = tmp_path / "base.il"
+    source.write_text("\n".join(verilog.modules(ComputeBase(PARAMETERS), name="dut").values()))
+    design = libyosys.Design()
+    for step in (f"read_rtlil {source}", "hierarchy -top dut", "proc -noopt", "flatten",
+                 "opt_clean"):
+        libyosys.run_pass(f"tee -q {step}", design)
+    registers = "$dff,$dffe,$sdff,$sdffe,$memrd_v2,$memwr_v2"
+    for step in (f"select -set follows */i:* %co*:-{registers}",
+                 "select -assert-min 1000 @follows",          # the search went somewhere
+                 "select -assert-none @follows */o:* %i"):
+        libyosys.run_pass(step, design)
 
 
 def test_packages_have_their_published_structure():

@@ -29,7 +29,7 @@ class Worker:
         self.launch = Sink(bench.dut, f"launches__{number}", rate=0.5)
         self.report = Source(bench.dut, f"reports__{number}", rate=0.5)
         self.script, self.running, self.wait, self.at_barrier = [], None, 0, False
-        self.deaf, self.passed = False, 0
+        self.deaf, self.aborted, self.passed = False, False, 0
 
     def end(self, code, tag=0, unit=0, field=0):
         self.report.queue.append(bits(pe.report_layout(), code=ErrorCode(code), tag=tag,
@@ -43,7 +43,9 @@ class Worker:
             assert self.running is None and not self.report.queue, "launched while it runs"
             self.running = pe.launch_layout().from_bits(payload)
             self.script = list(self.bench.programs[self.running.program])
-            self.wait = random.randrange(10)
+            self.wait, self.aborted = random.randrange(10), False
+        assert not (abort and self.aborted), f"PE {self.number} is aborted twice"
+        self.aborted |= bool(abort)
         if abort and self.running is not None and not self.deaf:
             self.end(ABORTED)
         if proceed:
