@@ -1,8 +1,10 @@
 """Tests of rtl/pe/dot_engine.py: the cocotb tests, then the pytest functions that run them."""
+import os
 import random
 
 import cocotb
 import numpy as np
+import pytest
 
 from cosim.golden import dot
 from cosim.golden.formats import Format
@@ -21,6 +23,7 @@ from testbenches.pe.dot_bench import (
 from testbenches.pe.unit_bench import error_of, seed
 
 LINES, LANES = 512, 3
+ROWS = int(os.environ.get("DOT_ROWS", "4"))
 BUFFERS = {ELEMENTS: [3, 400], SCALES: [403, 100]}
 FORMATS = [Format.BF16, Format.FP16, Format.E4M3, Format.E5M2, Format.E2M1]
 
@@ -90,6 +93,16 @@ async def columns_of_every_pair_are_exact(dut, a, b):
         expected = run(bench, a, b, rows=random.randint(1, 4), columns=columns, blocks=blocks,
                        offset=random.randint(0, 399), scale_offset=random.randint(0, 99))
         await settle(bench, expected)
+
+
+@cocotb.test(skip=ROWS != 16)
+async def sixteen_rows_are_exact(dut):
+    """The full height, one pair of formats for each kind of cell, all rows or some."""
+    bench = await new_bench(dut, ready=0.9)
+    for a, b in ((Format.E2M1, Format.E2M1), (Format.E4M3, Format.E2M1),
+                 (Format.BF16, Format.E5M2)):
+        for rows in (16, random.randint(5, 15)):
+            await settle(bench, run(bench, a, b, rows=rows, columns=4, blocks=6))
 
 
 @cocotb.test()
@@ -254,6 +267,9 @@ async def short_rows_reach_the_rate_of_local_memory(dut, form, blocks):
     dut._log.info("%d cycles for %d groups of %d", stamps[-1] - stamps[0], 2 * groups, each)
 
 
-def test_dot_engine(tmp_path):
-    sim.run(DotEngine(lines=LINES, rows=4, lanes=LANES), test_module=__name__,
-            build_dir=tmp_path, simulator="icarus")
+@pytest.mark.parametrize("simulator", ["icarus"])
+@pytest.mark.parametrize("rows", [4, 16])
+def test_dot_engine(tmp_path, simulator, rows):
+    sim.run(DotEngine(lines=LINES, rows=rows, lanes=LANES), test_module=__name__,
+            build_dir=tmp_path, simulator=simulator, env={"DOT_ROWS": str(rows)},
+            testcase=None if rows == 4 else "sixteen_rows_are_exact")
