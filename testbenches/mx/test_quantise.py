@@ -84,6 +84,16 @@ async def elements_at_any_scale(dut, format):
 
 
 @cocotb.test()
+@cocotb.parametrize(format=FORMATS)
+async def a_hair_beside_a_tie_decides(dut, format):
+    """Ties at every exponent down to below the smallest subnormal, and their neighbours."""
+    words = [(127 - e << 23 | m << 19) + hair for e in range(-3, 22) for m in range(16)
+             for hair in (-1, 0, 1)]
+    values = np.array(words, np.uint32)
+    await check(dut, values, np.full(len(words), 127), format, values, stochastic=False)
+
+
+@cocotb.test()
 async def a_block_with_a_nan_scale_has_zero_codes(dut):
     dut.scale.value, dut.stochastic.value = 0xFF, 0
     for value in (0x7FC00000, 0xFF800000, 0xBF800000):

@@ -46,12 +46,18 @@ def source(shape, format, kind="normal"):
 class SimdBench(Bench):
     """A bench that lays out operands, sends commands and knows what they should have written."""
 
-    def __init__(self, dut, **options):
+    def __init__(self, dut, *, write_ready=None, **options):
         super().__init__(dut, lines=LINES, buffers=dict(BUFFERS), far_bytes=LINE, **options)
+        self.write_ready = self.ready if write_ready is None else write_ready
         self.reads = {"source0": None, "source1": None}
         self.writer = "destination"
         self.model = None
         self.tag = 0
+
+    def _write(self, name):
+        ready, self.ready = self.ready, self.write_ready
+        super()._write(name)
+        self.ready = ready
 
     def write_bytes(self, memory, buffer, producer, at, content):
         """Write bytes at an offset into an operand, around the end of its CB."""

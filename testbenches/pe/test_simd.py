@@ -110,6 +110,15 @@ async def scales_go_to_rows_of_their_own(dut, scale_stride):
 
 
 @cocotb.test()
+@cocotb.parametrize(destination=[Format.E2M1, Format.BF16])
+async def slow_writes_lose_nothing(dut, destination):
+    """Short rows, each with a line of elements and one of scales, and a port that seldom writes."""
+    bench = await begin(dut, ready=1.0, write_ready=0.2)
+    bench.execute(14, 32, destination=destination, scale_stride=64)
+    await bench.compare()
+
+
+@cocotb.test()
 async def a_row_of_more_scales_than_a_line_holds(dut):
     bench = await begin(dut, ready=1.0)
     bench.turn()
