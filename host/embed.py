@@ -1,16 +1,16 @@
 """The main job: sentence vectors by the MiniLM transformer on a package."""
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
 from cosim.golden import formats as number_formats
 from cosim.golden import transformer as golden
 from host import counters
-from host.isa import Format, Region, Rule
+from host.isa import LINE, Format, Region, Rule
 from host.kernels import transformer as kernels
 from host.models import minilm
-from host.tensor import pack
+from host.tensor import Tensor, pack
 
 SHAPE = kernels.Shape(epsilon=minilm.EPSILON)
 MATRICES = ("qkv", "out", "up", "down")
@@ -59,6 +59,44 @@ def share_out(ids, dies):
     return shares
 
 
+class Blob:
+    """Tensors one after another in one run of lines."""
+
+    def __init__(self):
+        self.parts, self.size = [], 0
+
+    def _take(self, data):
+        at = self.size
+        raw = data.reshape(-1)
+        padded = np.zeros(-(-raw.size // LINE) * LINE, np.uint8)
+        padded[:raw.size] = raw
+        self.parts.append(padded)
+        self.size += padded.size
+        return at
+
+    def add(self, packed):
+        """Append a packed matrix; its tensor has addresses from the start of the blob."""
+        elements = self._take(packed.elements)
+        scales = None if packed.scales is None else self._take(packed.scales)
+        return Tensor(elements, packed.rows, packed.columns, packed.format, scales)
+
+    def row(self, values):
+        return self.add(pack(values[None], Format.FP32))
+
+    def bytes(self):
+        return np.concatenate(self.parts)
+
+
+def moved(where, base):
+    """The tensors of a blob that was brought to address ``base``."""
+    def one(value):
+        if isinstance(value, list):
+            return [one(v) for v in value]
+        scales = None if value.scales is None else value.scales + base
+        return replace(value, address=value.address + base, scales=scales)
+    return kernels.LayerWeights(**{f.name: one(getattr(where, f.name)) for f in fields(where)})
+
+
 class Encoder:
     """MiniLM on a device; parameters lie in each die's HBM.
 
@@ -85,34 +123,44 @@ class Encoder:
         self.placed = {}
 
     def place(self, die):
-        """Bring the parameters into a die's HBM, once."""
+        """Bring the parameters into a die's HBM, once; SRAM holds those of one layer at a time."""
         if die in self.placed:
             return self.placed[die]
         put = self._resident if self.resident else self._copied
-
-        def row(values):
-            return put(die, pack(values[None], Format.FP32))
-        layers = []
+        blobs = []
         for layer, packed in zip(self.weights.layers, self.packed, strict=True):
-            matrices = {name: put(die, packed[name]) for name in MATRICES}
-            biases = {f"{name}_bias": row(getattr(layer, f"{name}_bias")) for name in MATRICES}
-            norms = {name: [row(v) for v in getattr(layer, name)] for name in ("norm1", "norm2")}
-            layers.append(kernels.LayerWeights(**matrices, **biases, **norms))
-        tables = [put(die, pack(t, Format.FP32)) for t in (self.weights.words,
-                                                           self.weights.positions)]
-        self.placed[die] = tables, [row(v) for v in self.weights.norm], layers
+            blob = Blob()
+            matrices = {name: blob.add(packed[name]) for name in MATRICES}
+            biases = {f"{name}_bias": blob.row(getattr(layer, f"{name}_bias")) for name in MATRICES}
+            norms = {name: [blob.row(v) for v in getattr(layer, name)]
+                     for name in ("norm1", "norm2")}
+            blobs.append((blob, kernels.LayerWeights(**matrices, **biases, **norms)))
+        size = max(blob.size for blob, _ in blobs)
+        work = self.device.alloc(die, size)
+        layers = [(put(die, blob.bytes()), blob.size, moved(where, work))
+                  for blob, where in blobs]
+        tables = [self._table(die, put, t) for t in (self.weights.words, self.weights.positions)]
+        norm = [self._table(die, put, v[None]) for v in self.weights.norm]
+        self.placed[die] = tables, norm, layers, work
         self.device.synchronize()
         return self.placed[die]
 
-    def _copied(self, die, packed):
-        return self.device.put(packed, die, Region.HBM)
+    @staticmethod
+    def _table(die, put, values):
+        """An FP32 matrix in HBM."""
+        packed = pack(values, Format.FP32)
+        at = put(die, packed.elements)
+        return Tensor(at, packed.rows, packed.columns, packed.format)
 
-    def _resident(self, die, packed):
-        tensor = self.device.empty(die, packed.rows, packed.columns, packed.format, Region.HBM)
-        for at, data in ((tensor.address, packed.elements), (tensor.scales, packed.scales)):
-            if data is not None:
-                self.device.transport.preload(die, at & (1 << 40) - 1, data)
-        return tensor
+    def _copied(self, die, data):
+        at = self.device.alloc(die, data.size, Region.HBM)
+        self.device.write(at, data, stream=die)
+        return at
+
+    def _resident(self, die, data):
+        at = self.device.alloc(die, data.size, Region.HBM)
+        self.device.transport.preload(die, at & (1 << 40) - 1, data)
+        return at
 
     def _activations(self, share):
         d, tokens, width = self.device, len(share.ids), SHAPE.width
@@ -140,14 +188,16 @@ class Encoder:
         for stage in range(stages):
             events = []
             for share in shares:
-                tables, norm, layers = placed[share.die]
+                tables, norm, layers, work = placed[share.die]
                 if stage == 0:
                     programs = kernels.embed(
                         tables, [share.tensors["ids"], share.tensors["positions"]], share.act,
                         norm, shape=SHAPE, rule=self.rule, **options)
                 elif stage <= len(layers):
-                    programs = kernels.layer(layers[stage - 1], share.act, share.spans,
-                                             shape=SHAPE, rule=self.rule, **options)
+                    source, size, weights = layers[stage - 1]
+                    programs = kernels.layer(weights, share.act, share.spans, shape=SHAPE,
+                                             stage=(source, work, size), rule=self.rule,
+                                             **options)
                 else:
                     programs = kernels.pool(share.act.x, share.tensors["vectors"], share.spans,
                                             **options)

@@ -238,3 +238,15 @@ def store(p, tensor, elements, scales, *, first, rows, column, columns, stride):
               local_stride=lines(tensor.format.row_bytes(columns)) * LINE)
     p.dma_out(scales, tensor.scale_row(first) + column // 32, rows=rows, row_bytes=columns // 32,
               remote_stride=tensor.scale_stride, local_stride=stride)
+
+
+def copy(program, source, target, count_bytes, *, chunk_lines=512):
+    """Emit a copy from memory to memory through local memory; a whole number of lines."""
+    if count_bytes % LINE:
+        raise ValueError(f"A copy must be of whole lines of {LINE} bytes, not {count_bytes} bytes")
+    cb = program.buffer(4 * chunk_lines)
+    for at in range(0, count_bytes, chunk_lines * LINE):
+        size = min(chunk_lines * LINE, count_bytes - at)
+        operand = use(cb, wait=size // LINE, release=size // LINE)
+        program.dma_in(operand, source + at, row_bytes=size)
+        program.dma_out(operand, target + at, row_bytes=size)
