@@ -10,7 +10,7 @@ from chiplets.compute import HBM_PINS, ComputeBase
 from chiplets.io import IoChiplet
 from cosim import engine
 from cosim.build.model import build_once
-from rtl.memory.hbm_controller import HbmController
+from rtl.memory.hbm_timing import HbmTiming
 from rtl.pe.element import ProcessingElement
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def compute_die(name, number, parameters, *, waves=False):
         (sources(), "pe", parameters.local_lines, parameters.local_banks, parameters.dot_rows,
          parameters.mx4_lanes), name="ProcessingElement", waves=waves)
     pes = [f"pe{i}" for i in range(parameters.pes)]
-    timing = dataclasses.asdict(HbmController(rows=2).timing) if parameters.hbm_channels else {}
+    timing = dataclasses.asdict(HbmTiming()) if parameters.hbm_channels else {}
     channels = [
         engine.Device("hbm", f"hbm{i}", {pin: ("base", f"hbm{i}__{pin}") for pin in HBM_PINS},
                       timing, parameters.hbm_rows * HBM_ROW_BYTES)
