@@ -13,6 +13,7 @@ from host.models import minilm
 from host.tensor import Tensor, pack
 
 SHAPE = kernels.Shape(epsilon=minilm.EPSILON)
+ROW_BYTES = 1 << 16     # a row of every bank of two HBM channels
 MATRICES = ("qkv", "out", "up", "down")
 
 
@@ -84,6 +85,8 @@ class Blob:
         return self.add(pack(values[None], Format.FP32))
 
     def bytes(self):
+        """All of it, padded to rows of all banks, so that blobs start on a row."""
+        self._take(np.zeros(-self.size % ROW_BYTES, np.uint8))
         return np.concatenate(self.parts)
 
 
@@ -135,10 +138,11 @@ class Encoder:
             norms = {name: [blob.row(v) for v in getattr(layer, name)]
                      for name in ("norm1", "norm2")}
             blobs.append((blob, kernels.LayerWeights(**matrices, **biases, **norms)))
-        size = max(blob.size for blob, _ in blobs)
-        work = self.device.alloc(die, size)
-        layers = [(put(die, blob.bytes()), blob.size, moved(where, work))
-                  for blob, where in blobs]
+        work = self.device.alloc(die, max(blob.size for blob, _ in blobs))
+        layers = []
+        for blob, where in blobs:
+            size = blob.size
+            layers.append((put(die, blob.bytes()), size, moved(where, work)))
         tables = [self._table(die, put, t) for t in (self.weights.words, self.weights.positions)]
         norm = [self._table(die, put, v[None]) for v in self.weights.norm]
         self.placed[die] = tables, norm, layers, work

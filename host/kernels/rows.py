@@ -240,13 +240,17 @@ def store(p, tensor, elements, scales, *, first, rows, column, columns, stride):
               remote_stride=tensor.scale_stride, local_stride=stride)
 
 
-def copy(program, source, target, count_bytes, *, chunk_lines=512):
-    """Emit a copy from memory to memory through local memory; a whole number of lines."""
+def copy(program, source, target, count_bytes, *, part=0, parts=1, chunk_lines=256):
+    """Emit a copy from memory to memory through local memory: every ``parts``-th chunk of it.
+
+    A chunk of 256 lines is what two HBM channels hold in one bank of each group, so four PEs that
+    copy with ``parts=4`` read four banks, each its own.
+    """
     if count_bytes % LINE:
         raise ValueError(f"A copy must be of whole lines of {LINE} bytes, not {count_bytes} bytes")
-    cb = program.buffer(4 * chunk_lines)
-    for at in range(0, count_bytes, chunk_lines * LINE):
-        size = min(chunk_lines * LINE, count_bytes - at)
+    cb, step = program.buffer(4 * chunk_lines), chunk_lines * LINE
+    for at in range(part * step, count_bytes, parts * step):
+        size = min(step, count_bytes - at)
         operand = use(cb, wait=size // LINE, release=size // LINE)
         program.dma_in(operand, source + at, row_bytes=size)
         program.dma_out(operand, target + at, row_bytes=size)

@@ -16,6 +16,8 @@ from host.kernels.rows import array, copy, gather, layer_norm, move_out, rowwise
 from host.program import Program, use
 from host.tensor import Tensor
 
+STREAMS = 4     # banks of a group of an HBM channel
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -61,10 +63,10 @@ class Activations:
 def layer(weights, act, sentences, *, pes, shape, stage=None, rule=Rule.FLOOR, local_lines=8192):
     """Programs by PE of one encoder layer; ``sentences`` are (first, past last) token rows.
 
-    ``stage``: None, or (source, target, bytes) of the layer's parameters, which the first PE then
-    brings from HBM into SRAM as one sequential stream before the others start. The HBM controller
-    answers in order: six PEs that each read their own part meet other open rows all the time
-    (measured: 2.5 lines an activation, 8 bytes a cycle; one stream: 48 bytes a cycle).
+    ``stage``: None, or (source, target, bytes) of the layer's parameters, which four PEs then bring
+    from HBM into SRAM before the products start, each from a bank of its own. The HBM controller
+    answers in order: six PEs that each read the weights they need meet other open rows all the time
+    (measured: 2.5 lines an activation, 8 bytes a cycle).
     """
     programs = {}
     tokens = act.x.rows
@@ -72,8 +74,9 @@ def layer(weights, act, sentences, *, pes, shape, stage=None, rule=Rule.FLOOR, l
     for i, pe in enumerate(pes):
         p = programs[pe] = Program(local_lines=local_lines)
         if stage:
-            if i == 0:
-                copy(p, *stage)
+            streams = min(STREAMS, count)
+            if i < streams:
+                copy(p, *stage, part=i, parts=streams)
             p.phase(barrier=True)
         attention(p, weights, act, sentences, split(shape.heads, count)[i], shape, rule)
         p.phase(barrier=True)
