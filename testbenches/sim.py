@@ -16,6 +16,8 @@ from chiplets import verilog
 from cosim.build.tools import verilator_environment
 
 CACHE = Path(os.environ.get("MXLET_BUILD", Path(__file__).parents[1] / "build")) / "blocks"
+# Building takes longer than simulating: a cocotb test spends its time in Python.
+QUICK_BUILD = " OPT_FAST=-O0 OPT_SLOW=-O0 OPT_GLOBAL=-O0"
 ARGS = {
     "icarus": ["-g2012"],
     "verilator": ["--x-assign", "fast", "--x-initial", "fast", "-Wno-fatal", "-Wno-WIDTH",
@@ -64,6 +66,7 @@ def run(component, *, test_module, build_dir, simulator="verilator", testcase=No
     built = CACHE / f"{simulator}_{digest}"
     old_env = dict(os.environ)
     os.environ.update(verilator_environment())
+    os.environ["MAKEFLAGS"] += QUICK_BUILD
     os.environ["MAKEFLAGS"] += OPTIMISE
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     try:
