@@ -13,6 +13,7 @@ from cocotb.triggers import ClockCycles
 from cocotb_tools.runner import get_runner
 
 from chiplets import verilog
+from cosim.build.cache import locked
 from cosim.build.tools import verilator_environment
 
 CACHE = Path(os.environ.get("MXLET_BUILD", Path(__file__).parents[1] / "build")) / "blocks"
@@ -23,9 +24,6 @@ ARGS = {
     "verilator": ["--x-assign", "fast", "--x-initial", "fast", "-Wno-fatal", "-Wno-WIDTH",
                   "-CFLAGS", "-std=c++20"],
 }
-
-# code that runs once, such as the constructor with the name of every signal, takes minutes at -O1
-OPTIMISE = " OPT_FAST=-O1 OPT_SLOW=-O0"
 
 
 async def reset(dut, *low, period_ns=2):
@@ -67,22 +65,20 @@ def run(component, *, test_module, build_dir, simulator="verilator", testcase=No
     old_env = dict(os.environ)
     os.environ.update(verilator_environment())
     os.environ["MAKEFLAGS"] += QUICK_BUILD
-    os.environ["MAKEFLAGS"] += OPTIMISE
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     try:
         runner = get_runner(simulator)
-        if not (built / "done").exists():
-            shutil.rmtree(built, ignore_errors=True)
-            built.mkdir(parents=True)
-            shutil.copy(source, built / "dut.v")
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with locked(CACHE / f"{built.name}.lock"):
+            if not (built / "done").exists():
+                shutil.rmtree(built, ignore_errors=True)
+                built.mkdir()
+                shutil.copy(source, built / "dut.v")
+            # a finished build is only looked at: the test step needs what build() was told
             runner.build(sources=[built / "dut.v"], hdl_toplevel="dut", build_dir=built,
                          build_args=ARGS[simulator], timescale=("1ns", "1ps"), waves=trace,
                          log_file=built / "build.log")
             (built / "done").touch()
-        else:  # the runner takes these from build(): the test step needs them too
-            runner.build(sources=[built / "dut.v"], hdl_toplevel="dut", build_dir=built,
-                         build_args=ARGS[simulator], timescale=("1ns", "1ps"), waves=trace,
-                         log_file=built / "build.log")
         log = Path(build_dir) / "test.log"
         results = runner.test(hdl_toplevel="dut", test_module=test_module, build_dir=built,
                               test_dir=build_dir, testcase=testcase, extra_env=env or {},
