@@ -1,4 +1,6 @@
 """Tests of cosim/package.py: a whole package behind the driver, in threads and in processes."""
+import json
+
 import numpy as np
 import pytest
 
@@ -105,7 +107,6 @@ def test_error_of_a_program_reaches_the_host():
 
 
 def test_trace_shows_the_units_that_worked(tmp_path):
-    import json
     path = tmp_path / "trace.json"
     with Package(TINY, trace=path) as package:
         device = Device(package)
