@@ -142,6 +142,7 @@ def bench(name: Annotated[str | None, typer.Argument(help="gemm, embed or simspe
           package: Package = "mtia450", threads: Threads = 2, processes: Processes = 0,
           json: Json = None):
     """Measure; figures go to benchmarks/NAME.json as well when all are measured."""
+    from host import figures
     from host.bench import BENCHES
     from host.report import outcome_table
     if not every and name not in BENCHES:
@@ -158,6 +159,8 @@ def bench(name: Annotated[str | None, typer.Argument(help="gemm, embed or simspe
         elif json:
             outcome.write(json)
         passed &= outcome.passed
+    if every:
+        figures.update()
     raise typer.Exit(0 if passed else 1)
 
 

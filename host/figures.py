@@ -1,0 +1,38 @@
+"""The table of measured figures in README.md, made from benchmarks/*.json."""
+import json
+from pathlib import Path
+
+from host.report import number
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+SHOWN = {   # metrics shown, by bench, and the figure to reach
+    "gemm": {"utilization_steady": "at least 0.97", "utilization_end_to_end": "at least 0.90"},
+    "embed": {"min_cosine_mxfp8": "at least 0.99", "min_cosine_mxfp4w": "at least 0.94",
+              "peak_memory_mb": "at most 4,000", "cycles": ""},
+    "simspeed": {"macs_per_yardstick_cycle": "at least 400", "mac_evals_per_second": "",
+                 "cycles_per_second": "", "build_seconds": ""},
+}
+
+
+def table(folder=ROOT / "benchmarks"):
+    """Markdown rows of every figure that was measured."""
+    rows = ["| bench | metric | measured | to reach |", "|---|---|---|---|"]
+    for bench, metrics in SHOWN.items():
+        path = folder / f"{bench}.json"
+        if not path.exists():
+            continue
+        outcome = json.loads(path.read_text())
+        for metric, goal in metrics.items():
+            value = number(outcome["metrics"][metric])
+            rows.append(f"| `{bench}` | `{metric}` | {value} | {goal} |")
+        for check, holds in outcome["checks"].items():
+            rows.append(f"| `{bench}` | check `{check}` | {str(holds).lower()} | true |")
+    return "\n".join(rows)
+
+
+def update(path=ROOT / "README.md"):
+    """Write the table between the markers of README.md."""
+    text = path.read_text()
+    before, rest = text.split(BEGIN)
+    path.write_text(f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}")
