@@ -77,6 +77,17 @@ def test_stop_condition_is_seen_in_the_same_cycle_by_all():
     assert len(cycles) == 1 and 100 < cycles.pop() < 400
 
 
+def test_conditions_are_looked_at_in_the_same_cycles_after_any_run():
+    cycles = set()
+    for before in (16, 21, 30):
+        dies, channels = parts.ring(2)
+        with engine.Engine(dies, channels, watch=[("die1", "top", "alarm")]) as system:
+            system.run(before)
+            assert system.run(5000, until=WATCH) == WATCH
+            cycles.add(system.cycle)
+    assert len(cycles) == 1 and cycles.pop() % 16 == 0
+
+
 def per_cycle(die, cycles=CYCLES, **options):
     with engine.Engine([die], **options) as system:
         system.run(cycles)
