@@ -122,8 +122,8 @@ def draw_timeline(timeline, path, *, columns=1400):
     first, last = timeline.first, timeline.last
     edges = np.linspace(first, last, columns + 1)
     for row, (_, changes) in enumerate(lanes):
-        cycles = np.array([c for c, _ in changes] + [last], float)
-        states = np.array([s for _, s in changes] + [0])
+        cycles = np.array([first, *(c for c, _ in changes), last], float)
+        states = np.array([0, *(s for _, s in changes), 0])
         shares = np.zeros((4, columns))
         for state in range(4):
             busy = np.concatenate([[0], np.cumsum(np.diff(cycles) * (states[:-1] == state))])
