@@ -54,6 +54,10 @@ class Package:
         dies, channels = build.package_dies(self.package, host_memory_bytes=host_memory_bytes,
                                             waves=waves is not None)
         self.build_seconds = time.monotonic() - start
+        libraries = {m.library for die in dies for m in die.models.values()}
+        # what building them took when they were built, from their caches' notes
+        self.cold_build_seconds = sum(float((path.parent / "done").read_text())
+                                      for path in libraries)
         self.trace, self.clock_hertz = trace, clock_hertz
         self.engine = Engine(dies, channels, threads=threads, processes=processes, waves=waves,
                              trace=record or trace is not None, gating=gating,

@@ -35,7 +35,7 @@ class CosimTransport:
         self.package = package
         self.configuration = package.configuration
         self.host_memory = package.host_memory
-        self.build_seconds = package.build_seconds
+        self.build_seconds = package.cold_build_seconds
 
     def read_register(self, name):
         return self.package.read_register(name)
