@@ -7,6 +7,11 @@ QUIET_NAN = 0x7FC00000
 INFINITY = 0x7F800000
 
 
+def choose(condition, x, y):
+    """``Mux(condition, x, y)`` as masks: a simulator then has no branch to predict wrongly."""
+    return y ^ Mux(condition, x ^ y, 0)
+
+
 def leading_zeros(m, word, name):
     """Leading zeros of ``word``, whose width is a power of two from 4 up; the width less 1 if 0."""
     bits, halves = len(word), []
@@ -14,7 +19,7 @@ def leading_zeros(m, word, name):
         bits //= 2
         empty = Signal(name=f"{name}_empty{bits}")
         half = Signal(bits, name=f"{name}_half{bits}")
-        m.d.comb += [empty.eq(word[bits:] == 0), half.eq(Mux(empty, word[:bits], word[bits:]))]
+        m.d.comb += [empty.eq(word[bits:] == 0), half.eq(choose(empty, word[:bits], word[bits:]))]
         word, halves = half, [empty, *halves]
     table = sum((min(3, 4 - i.bit_length())) << (2 * i) for i in range(16))
     return Cat((Const(table, 32) >> (word << 1))[:2], *halves)
@@ -77,27 +82,28 @@ class Fp32AccumulateShort(wiring.Component):
         normal = wire("normal", field != 0, 1)
         significand = wire("significand", Cat(self.acc[:23], normal), 24)
         # magnitudes, not signed numbers: sign extension is dear in simulation and in gates
-        size = wire("size", Mux(self.d[-1], 0 - self.d.as_unsigned(), self.d.as_unsigned()),
-                    self.width)
+        d = self.d.as_unsigned()
+        size = wire("size", choose(d[-1], (0 - d)[:self.width], d), self.width)
         subtract = wire("subtract", self.d[-1] ^ self.acc[31], 1)
 
         # place of the last bits, both 106 or so above the smallest that can occur
         d_place = wire("d_place", Mux(self.d == 0, 0, self.exponent), 9)
         acc_place = wire("acc_place", field + ~normal + (self.bias - 150), 9)
         above = wire("above", d_place >= acc_place, 1)
-        apart = wire("apart", Mux(above, d_place - acc_place, acc_place - d_place), 9)
+        apart = d_place - acc_place
+        apart = wire("apart", choose(above, apart[:9], (-apart)[:9]), 9)
         reach = wire("reach", Mux(above, 50, 38), 6)
-        shift = wire("shift", Mux(apart > reach, reach, apart), 6)
-        upper = wire("upper", Mux(above, size, significand), 64)
-        lower = wire("lower", Mux(above, significand, size), 64)
+        shift = wire("shift", choose(apart > reach, reach, apart), 6)
+        upper = wire("upper", choose(above, size, significand), 64)
+        lower = wire("lower", choose(above, significand, size), 64)
         shifted = wire("shifted", upper << shift, 64)
-        total = wire("total", Mux(subtract, shifted - lower, shifted + lower), 64)
+        total = wire("total", choose(subtract, (shifted - lower)[:64], (shifted + lower)[:64]), 64)
         swapped = wire("swapped", total[63], 1)
-        magnitude = wire("magnitude", Mux(swapped, 0 - total, total), 64)
+        magnitude = wire("magnitude", choose(swapped, (0 - total)[:64], total), 64)
         negative = wire("negative", Mux(above, self.d[-1], self.acc[31]) ^ swapped, 1)
 
         # places from the window's top bit down to the last bit of a subnormal
-        place = wire("place", Mux(above, d_place, acc_place), 9)
+        place = wire("place", choose(above, d_place, acc_place), 9)
         room = wire("room", place - shift - (self.bias - 189), 9)
         stop = wire("stop", Mux(room > 63, 0, Const(1 << 63, 64) >> room[:6]), 64)
         zeros = wire("zeros", leading_zeros(m, wire("counted", magnitude | stop, 64), "z"), 6)
