@@ -66,7 +66,9 @@ def test_a_completion_nobody_waits_for_stops_nothing():
     d.write(d.alloc(0, 64), np.zeros(64, np.uint8))
     d.pending.clear()
     d.order.clear()
-    d.read(d.alloc(0, 64), 64)
+    at = d.alloc(0, 64)
+    d.write(at, np.full(64, 7, np.uint8))
+    np.testing.assert_array_equal(d.read(at, 64), np.full(64, 7))
 
 
 def test_time_out_names_what_did_not_complete():

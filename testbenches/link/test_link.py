@@ -243,10 +243,12 @@ async def goodput_follows_the_formula(dut, rate):
     await run(dut, traffic, channels, 5000)
     hurt = counter(dut, "b", "crc_errors") / channels[0].flits  # the share that was really hurt
     taken = counter(dut, "b", "received") / (5000 / 4)
-    least, most = (goodput(flit_error_rate=hurt, window_flits=w) for w in (16, 10))
-    dut._log.info("flit error rate %.4f: goodput %.3f, formula %.3f to %.3f", hurt, taken, least,
-                  most)
-    assert least < taken < most
+    model = goodput(flit_error_rate=hurt, window_flits=12)
+    dut._log.info("flit error rate %.4f: goodput %.3f, formula %.3f", hurt, taken, model)
+    assert taken < model + 0.03
+    # Above a few per cent the flits sent again are hurt too, which the formula leaves out.
+    worst = model - 0.03 if rate < 0.05 else goodput(flit_error_rate=hurt, window_flits=16)
+    assert taken > worst
 
 
 @pytest.mark.parametrize("full", [False, True])
