@@ -26,7 +26,7 @@ def hbm_pins(controller):
     return wiring.Signature({name: controller.signature.members[name] for name in HBM_PINS})
 
 
-def trace_layout(*, banks, channels):
+def states_layout(*, banks, channels):
     """What the chiplet without its PEs did in the cycle before.
 
     ``sram`` and ``hbm``: an access was accepted. ``request`` and ``response``: a message came from
@@ -58,7 +58,7 @@ class ComputeBase(wiring.Component):
         Pins of an HBM channel, see :class:`rtl.memory.hbm_controller.HbmController`.
     die : In(4)
         Number of this die; constant.
-    trace : Out(trace_layout(...))
+    states : Out(states_layout(...))
         Register.
     """
 
@@ -74,7 +74,7 @@ class ComputeBase(wiring.Component):
             **{f"pe{i}": In(PePort()) for i in range(parameters.pes)},
             **{f"hbm{i}": Out(pins) for i in range(parameters.hbm_channels)},
             "link": Out(PhitPort()), "die": In(DIE_BITS),
-            "trace": Out(trace_layout(banks=addresses.banks, channels=addresses.channels))})
+            "states": Out(states_layout(banks=addresses.banks, channels=addresses.channels))})
 
     def elaborate(self, platform):
         m = Module()
@@ -146,8 +146,8 @@ class ComputeBase(wiring.Component):
         return m
 
     def _observe(self, m, control, bridge, link, faults, accesses):
-        """Registers of the control block, and the trace."""
-        addresses, identity, trace = self.parameters.addresses, control.identity, self.trace
+        """Registers of the control block, and what it does."""
+        addresses, identity, states = self.parameters.addresses, control.identity, self.states
         sram = Cat(accepted for name, accepted in accesses.items() if name.startswith("sram"))
         hbm = Cat(accepted for name, accepted in accesses.items() if name.startswith("hbm"))
         events = [
@@ -166,9 +166,9 @@ class ComputeBase(wiring.Component):
             identity.hbm_mib.eq(addresses.hbm_bytes >> 20),
             control.link_counters.eq(Cat(link.counters, link.state))]
         requested, responded = bridge.link.i_request, bridge.link.o_response
-        m.d.sync += [trace.sram.eq(sram), trace.hbm.eq(hbm), trace.packets.eq(control.trace),
-                     trace.request.eq(requested.valid & requested.ready),
-                     trace.response.eq(responded.valid & responded.ready)]
+        m.d.sync += [states.sram.eq(sram), states.hbm.eq(hbm), states.packets.eq(control.states),
+                     states.request.eq(requested.valid & requested.ready),
+                     states.response.eq(responded.valid & responded.ready)]
 
 
 class ComputeChiplet(wiring.Component):
@@ -181,10 +181,10 @@ class ComputeChiplet(wiring.Component):
 
     Members
     -------
-    link, hbm<n>, die, trace
+    link, hbm<n>, die, states
         As those of :class:`ComputeBase`.
-    pe<n>_trace : Out(16)
-        ``trace`` of a PE.
+    pe<n>_states : Out(16)
+        ``states`` of a PE.
     """
 
     def __init__(self, parameters):
@@ -192,7 +192,7 @@ class ComputeChiplet(wiring.Component):
         self.base = Place(ComputeBase(parameters))
         outer = {name: member for name, member in self.base.signature.members.items()
                  if not name.startswith("pe")}
-        super().__init__(outer | {f"pe{i}_trace": Out(16) for i in range(parameters.pes)})
+        super().__init__(outer | {f"pe{i}_states": Out(16) for i in range(parameters.pes)})
 
     def elaborate(self, platform):
         m = Module()
@@ -203,9 +203,9 @@ class ComputeChiplet(wiring.Component):
                 lines=parameters.local_lines, banks=parameters.local_banks,
                 rows=parameters.dot_rows, lanes=parameters.mx4_lanes))
             connect(m, pe, getattr(base, f"pe{i}"))
-            m.d.comb += getattr(self, f"pe{i}_trace").eq(pe.trace)
+            m.d.comb += getattr(self, f"pe{i}_states").eq(pe.states)
         connect(m, base.link, flipped(self.link))
         for i in range(parameters.hbm_channels):
             connect(m, getattr(base, f"hbm{i}"), flipped(getattr(self, f"hbm{i}")))
-        m.d.comb += [base.die.eq(self.die), self.trace.eq(base.trace)]
+        m.d.comb += [base.die.eq(self.die), self.states.eq(base.states)]
         return m

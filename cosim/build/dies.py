@@ -63,7 +63,7 @@ def compute_die(name, number, parameters, *, waves=False):
         name, {"base": base} | dict.fromkeys(pes, element),
         joins=[engine.Join("base", f"{pe}__", pe) for pe in pes], ties={("base", "die"): number},
         gates={pe: engine.Gate(linger_cycles=0) for pe in pes},  # a PE at rest says so itself
-        devices=channels, lanes={pe: (pe, "trace") for pe in pes})
+        devices=channels, lanes={pe: (pe, "states") for pe in pes})
 
 
 def io_die(package, *, host_memory_bytes, waves=False):

@@ -71,7 +71,7 @@ class ControlBlock(wiring.Component):
         Counters of the die, shown in the registers.
     link_counters : In(512)
         The line of the link's counters, shown in the registers.
-    trace : Out(3 * contexts)
+    states : Out(3 * contexts)
         State of each context.
     """
 
@@ -93,7 +93,7 @@ class ControlBlock(wiring.Component):
             "reports": In(stream.Signature(report_layout())).array(pes),
             "arrive": In(pes), "idle": In(pes), "proceed": Out(pes), "abort": Out(pes),
             "identity": In(identity_layout()), "counters": In(data.ArrayLayout(32, 16)),
-            "link_counters": In(LINE_BITS), "trace": Out(3 * contexts)})
+            "link_counters": In(LINE_BITS), "states": Out(3 * contexts)})
 
     def elaborate(self, platform):
         m = Module()
@@ -113,7 +113,7 @@ class ControlBlock(wiring.Component):
                          context.started.eq(launcher.started[i]), context.fail.eq(launcher.fail[i]),
                          context.abort.eq(self.aborts.valid
                                           & (self.aborts.payload.id == context.pending.id)),
-                         self.trace[3 * i:3 * i + 3].eq(context.state)]
+                         self.states[3 * i:3 * i + 3].eq(context.state)]
         connect(m, launcher.request, flipped(self.request))
         connect(m, flipped(self.response), launcher.response)
         for i in range(self.pes):

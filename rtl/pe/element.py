@@ -24,7 +24,7 @@ class ProcessingElement(wiring.Component):
 
     Every output is a function of registers. The members are those of :class:`PePort`. The tags of
     its requests carry the client in bits 7:6: 0 command processor, 1 DMA in, 2 DMA out. Accesses
-    to it read its counters, line ``u`` those of unit ``u``. ``trace`` has 2 bits per unit, unit 0
+    to it read its counters, line ``u`` those of unit ``u``. ``states`` has 2 bits per unit, unit 0
     lowest: what the unit did in the cycle before (``UnitState``). ``idle`` rises 9 cycles after
     the last work; while it is high and no input is valid, the clock may stop: nothing would change.
     Source: this project's choice.
@@ -71,13 +71,13 @@ class ProcessingElement(wiring.Component):
         m.submodules.registers = registers = RegisterWindow()
         m.d.comb += [buffers.configure.eq(processor.configure), buffers.clear.eq(processor.forget),
                      registers.counters[0].eq(processor.counters)]
-        trace = [processor.state] + [0] * len(UNITS)
+        states = [processor.state] + [0] * len(UNITS)
         for slot, (unit, component) in enumerate(units.items()):
             port = processor.units[UNITS.index(unit)]
             connect(m, port, component.unit)
             connect(m, component.buffers, buffers.units[slot])
             m.d.comb += registers.counters[unit.value].eq(port.counters)
-            trace[unit.value] = port.state
+            states[unit.value] = port.state
         for index, unit in enumerate(UNITS):
             if unit not in units:
                 m.d.comb += processor.units[index].idle.eq(1)
@@ -91,7 +91,7 @@ class ProcessingElement(wiring.Component):
         connect(m, flipped(self.access), registers.access)
         connect(m, registers.response, flipped(self.access_response))
         m.d.comb += [self.arrive.eq(processor.arrive), processor.proceed.eq(self.proceed),
-                     processor.abort.eq(self.abort), self.trace.eq(Cat(*trace))]
+                     processor.abort.eq(self.abort), self.states.eq(Cat(*states))]
         calm = Signal(range(CALM_CYCLES + 1))
         quiet = (processor.idle & ~port.busy & ~registers.busy & ~processor.outstanding
                  & Cat(unit.idle for unit in processor.units).all()

@@ -185,7 +185,7 @@ class PePort(wiring.Signature):
     PE leave the barrier it arrived at. ``abort``: one cycle; the program ends with ``ABORTED``.
     ``request``/``response``: the PE's accesses to memory; responses in any order, by tag.
     ``access``/``access_response``: accesses of others to the PE's register window.
-    ``idle``: no program runs. ``trace``: see docs/programming-model.md.
+    ``idle``: no program runs. ``states``: see docs/programming-model.md.
     """
 
     def __init__(self):
@@ -197,7 +197,7 @@ class PePort(wiring.Signature):
             "response": In(stream.Signature(response_layout())),
             "access": In(stream.Signature(request_layout())),
             "access_response": Out(stream.Signature(response_layout())),
-            "idle": Out(1), "trace": Out(16)})
+            "idle": Out(1), "states": Out(16)})
 
     def __eq__(self, other):
         return isinstance(other, PePort)

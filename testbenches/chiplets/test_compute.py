@@ -52,7 +52,7 @@ class Pair(wiring.Component):
         for pin in HBM_PINS:
             mine, its = getattr(self.hbm0, pin), getattr(base.hbm0, pin)
             m.d.comb += its.eq(mine) if pin == "read_data" else mine.eq(its)
-        m.d.comb += [base.die.eq(self.die), self.trace.eq(base.trace)]
+        m.d.comb += [base.die.eq(self.die), self.states.eq(base.states)]
         return m
 
 
@@ -75,7 +75,7 @@ class PortOfPe:
         self.access_response = Source(dut, f"{name}__access_response", rate=0.5)
         self.launch, self.report = Sink(dut, f"{name}__launch"), Source(dut, f"{name}__report")
         self.responses, self.accesses, self.launches = [], [], []
-        for pin in ("arrive", "idle", "trace"):
+        for pin in ("arrive", "idle", "states"):
             getattr(dut, f"{name}__{pin}").value = 0
 
     def edge(self):

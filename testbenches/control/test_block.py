@@ -125,7 +125,7 @@ class Bench:
                 return
             await self.step()
         states = [(w.running is not None, w.at_barrier, w.wait, w.script) for w in self.workers]
-        raise AssertionError(f"no progress: {int(self.dut.trace.value):o} {states}")
+        raise AssertionError(f"no progress: {int(self.dut.states.value):o} {states}")
 
     async def completion(self):
         await self.until(lambda: self.done)

@@ -3,9 +3,6 @@ import random
 
 import cocotb
 import numpy as np
-from amaranth import *
-from amaranth.lib import wiring
-from amaranth.lib.wiring import Out
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from cosim.golden.machine import Machine
@@ -17,28 +14,6 @@ from testbenches.pe.memory_model import ERROR_ADDRESS, ERROR_POISON, MemoryModel
 
 LINES, ROWS, LANES = 256, 4, 3
 PROGRAM, INPUT, OUTPUT = 0x8000, 0x10000, 0x40000
-
-
-class Top(wiring.Component):
-    """A PE with ``trace`` under another name: Verilator's C++ class of a top has a method of it."""
-
-    def __init__(self):
-        self.element = ProcessingElement(lines=LINES, banks=4, rows=ROWS, lanes=LANES)
-        ports = dict(self.element.signature.members.items())
-        super().__init__({**{k: v for k, v in ports.items() if k != "trace"}, "states": Out(16)})
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.element = element = self.element
-        for path, member, value in element.signature.flatten(element):
-            if path == ("trace",):
-                m.d.comb += self.states.eq(value)
-                continue
-            port = self
-            for name in path:
-                port = getattr(port, name)
-            m.d.comb += port.eq(value) if member.flow is Out else value.eq(port)
-        return m
 
 
 class Lines:
@@ -401,4 +376,5 @@ async def idle_time_leaves_no_trace(dut):
 
 @sim.on_simulators
 def test_element(tmp_path, simulator):
-    sim.run(Top(), test_module=__name__, build_dir=tmp_path, simulator=simulator)
+    element = ProcessingElement(lines=LINES, banks=4, rows=ROWS, lanes=LANES)
+    sim.run(element, test_module=__name__, build_dir=tmp_path, simulator=simulator)
