@@ -46,9 +46,12 @@ def to_rtlil(component, *, name, library):
         return rtlil.convert_fragment(fragment, ports=named, name=name, emit_src=False)[0]
 
 
-def modules(component, *, name):
-    """RTLIL texts by module name: the component's own, then those of everything it places."""
-    library, done = Library(), {}
+def modules(component, *, name, library=None):
+    """RTLIL texts by module name: the component's own, then those of everything it places.
+
+    ``library``, if given, then holds the components placed.
+    """
+    library, done = library or Library(), {}
     done[name] = to_rtlil(component, name=name, library=library)
     while pending := [n for n in library.modules if n not in done]:
         for module in pending:

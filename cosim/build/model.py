@@ -7,9 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from chiplets import byte_enables, verilog
-from cosim.build import compiler
+from cosim.build import compiler, lane_cells, lanes, netlist
 from cosim.build.cache import build_root, cached, digest, locked
 from cosim.build.tools import verilator_root
+from rtl.common.place import Library
 
 VERILATOR = ["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert",
              "--threads", "1", "--prefix", "Vmodel", "--top-module", "shell", "--Mdir", ".",
@@ -114,9 +115,10 @@ def verilator_version():
 
 
 def own_steps():
-    """Sources of what this module does to the text of a model: part of every key."""
-    steps = (clock_once, with_shell, glue, merged)
-    return "".join(map(inspect.getsource, steps)) + repr(UNIT_BYTES)
+    """Sources of what this folder does to the text of a model: part of every key."""
+    steps = (clock_once, with_shell, glue, merged, lanes, lane_cells, netlist)
+    return ("".join(map(inspect.getsource, steps)) + repr(UNIT_BYTES)
+            + (INCLUDE / "lanes.hpp").read_text())
 
 
 def conversion():
@@ -140,38 +142,59 @@ def build_verilog(text, *, name, waves=False):
     return build_text(text, lambda folder: text, name=name, waves=waves)
 
 
-def build(component, *, name=None, waves=False):
-    """Build an Amaranth component; parameters as in :func:`build_verilog`."""
-    rtlil = "\n".join(verilog.modules(component, name="model").values())
+def no_arrays(component):
+    return False
+
+
+def build(component, *, name=None, waves=False, arrays=no_arrays):
+    """Build an Amaranth component; parameters as in :func:`build_verilog`.
+
+    ``arrays(placed)`` says whether a placed component is an array of cells to compile for vector
+    instructions (see ``cosim.build.lanes``); with waveforms none is, since they show its inside.
+    """
+    library = Library()
+    texts = verilog.modules(component, name="model", library=library)
+    chosen = [] if waves else [n for n, placed in library.modules.items() if arrays(placed)]
+    rtlil = "\n".join(texts.values())
 
     def to_verilog(folder):  # a process of its own, as names differ in a later call and Yosys talks
-        (folder / "model.il").write_text(rtlil)
-        script = "import sys; from chiplets import verilog; verilog.convert(*sys.argv[1:])"
-        compiler.run([sys.executable, "-c", script, folder / "model.il", folder / "model.v"],
-                     Path(__file__).parents[2])
-        return (folder / "model.v").read_text()
+        whole = folder / "model.il"
+        for module in chosen:
+            lanes.write_source(folder / f"{module}.il", texts, module)
+            separate("cosim.build.lanes.compile_array", folder / f"{module}.il", folder, module)
+        whole.write_text("\n".join(lanes.black_box(text) if module in chosen else text
+                                   for module, text in texts.items()))
+        separate("chiplets.verilog.convert", whole, folder / "model.v")
+        return "\n".join((folder / f"{stem}.v").read_text() for stem in ("model", *chosen))
 
-    key = digest(rtlil, version("pyosys"), conversion())
+    key = digest(rtlil, chosen, version("pyosys"), conversion())
     return build_text(key, to_verilog, name=name or type(component).__name__, waves=waves)
 
 
-def build_once(make_component, identity, *, name, waves=False):
+def separate(function, *arguments):
+    """Call a function with texts as arguments in a process of its own."""
+    module, _, name = function.rpartition(".")
+    script = f"import sys; from {module} import {name}; {name}(*sys.argv[1:])"
+    compiler.run([sys.executable, "-c", script, *arguments], Path(__file__).parents[2])
+
+
+def build_once(make_component, identity, *, name, waves=False, arrays=no_arrays):
     """As :func:`build` of ``make_component()``, which is called only if needed.
 
     ``identity`` is a tuple of texts and values that decide what the component is: its sources and
     parameters. Elaboration takes longer than everything else once a model is in the cache.
     """
-    key = digest(*map(repr, identity), name, waves, VERILATOR, own_steps(), conversion(),
-                 version("amaranth"), version("pyosys"), verilator_version(),
-                 compiler.identity(), compiler.BASE, compiler.FAST, compiler.SLOW,
-                 (INCLUDE / "glue.cpp").read_text())
+    key = digest(*map(repr, identity), name, waves, inspect.getsource(arrays), VERILATOR,
+                 own_steps(), conversion(), version("amaranth"), version("pyosys"),
+                 verilator_version(), compiler.identity(), compiler.BASE, compiler.FAST,
+                 compiler.SLOW, (INCLUDE / "glue.cpp").read_text())
     alias = build_root() / f"{name}_{key}.alias"
     if alias.exists():
         folder = build_root() / alias.read_text()
         if (folder / "done").exists():
             return load(folder, name, waves, 0.0)
     with locked(alias.with_suffix(".lock")):
-        model = build(make_component(), name=name, waves=waves)
+        model = build(make_component(), name=name, waves=waves, arrays=arrays)
         partial = alias.with_suffix(".partial")
         partial.write_text(model.library.parent.name)
         partial.rename(alias)

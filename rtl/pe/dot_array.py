@@ -81,6 +81,70 @@ class OperandEdge(wiring.Component):
         return m
 
 
+class PathArray(wiring.Component):
+    """Operand edges and cells of one path: a cell for every row of A and lane of B.
+
+    Latency 4 cycles from a block to the accumulators that include it, throughput 1 block of every
+    row and lane a cycle; ``valid``, ``first`` and ``last`` belong to the blocks of 2 cycles before.
+    Source: this project's choice.
+
+    Parameters
+    ----------
+    path : Path
+        Kind of cell.
+    rows, lanes : int
+        Rows of A and lanes of B.
+
+    Members
+    -------
+    a_codes : In(128 or 256).array(rows)
+        Packed elements of A.
+    b_codes : In(128 or 256).array(lanes)
+        Packed elements of B.
+    a_format, b_format : In(Format)
+        Their formats.
+    a_scales, b_scales : In(8).array(rows), In(8).array(lanes)
+        Their scales.
+    valid, first, last : In(1)
+        Of the decoded blocks, as every cell has them.
+    acc : Out(32).array(lanes, rows)
+        Accumulators, FP32.
+    """
+
+    def __init__(self, *, path, rows, lanes):
+        self.path = path.name
+        self.rows = rows
+        self.lanes = lanes
+        bits = 128 if path == Path.MX4 else BEAT_BITS
+        super().__init__({
+            "a_codes": In(bits).array(rows), "b_codes": In(bits).array(lanes),
+            "a_format": In(Format), "b_format": In(Format), "a_scales": In(8).array(rows),
+            "b_scales": In(8).array(lanes), "valid": In(1), "first": In(1), "last": In(1),
+            "acc": Out(32).array(lanes, rows)})
+
+    def elaborate(self, platform):
+        m = Module()
+        path = Path[self.path]
+        edges = {"a": [], "b": []}
+        for side, count in (("a", self.rows), ("b", self.lanes)):
+            for i in range(count):
+                m.submodules[f"{side}{i}"] = edge = Place(OperandEdge(path=path, side=side))
+                m.d.comb += [edge.codes.eq(getattr(self, f"{side}_codes")[i]),
+                             edge.format.eq(getattr(self, f"{side}_format")),
+                             edge.scale.eq(getattr(self, f"{side}_scales")[i])]
+                edges[side].append(edge)
+        for i, b_edge in enumerate(edges["b"]):
+            for r, a_edge in enumerate(edges["a"]):
+                m.submodules[f"cell{i}_{r}"] = cell = Place(CELLS[path]())
+                connect(m, a_edge.o, cell.a)
+                connect(m, b_edge.o, cell.b)
+                m.d.comb += [cell.valid.eq(self.valid), cell.first.eq(self.first),
+                             cell.last.eq(self.last), self.acc[i][r].eq(cell.acc)]
+                if path == Path.MX4:
+                    m.d.comb += [cell.scale_a.eq(a_edge.o_scale), cell.scale_b.eq(b_edge.o_scale)]
+        return m
+
+
 class DotArray(wiring.Component):
     """Multiplies a block of every row of A by a block of every lane of B, and accumulates.
 
@@ -158,32 +222,18 @@ class DotArray(wiring.Component):
         return m
 
     def _place(self, m, path, name, beat):
-        """Edges and cells of one path; gives their accumulators, by lane and row."""
-        lanes, bits = (self.lanes, 128) if path == Path.MX4 else (1, BEAT_BITS)
-        valid = beat.valid & (beat.path == path)
-        a_edges = []
+        """The cells of one path; gives their accumulators, by lane and row."""
+        lanes = self.lanes if path == Path.MX4 else 1
+        m.submodules[name] = array = Place(
+            PathArray(path=path, rows=self.rows, lanes=lanes), domain=name)
+        m.d.comb += [
+            array.a_format.eq(self.a_format), array.b_format.eq(self.b_format),
+            array.valid.eq(beat.valid & (beat.path == path)),
+            array.first.eq(beat.first), array.last.eq(beat.last)]
         for r in range(self.rows):
-            m.submodules[f"{name}_a{r}"] = edge = Place(OperandEdge(path=path, side="a"),
-                                                        domain=name)
-            m.d.comb += [edge.codes.eq(self.a_elements[r][:bits]),
-                         edge.format.eq(self.a_format), edge.scale.eq(self.a_scales[r])]
-            a_edges.append(edge)
-        accumulators = []
+            m.d.comb += [array.a_codes[r].eq(self.a_elements[r]),
+                         array.a_scales[r].eq(self.a_scales[r])]
         for i in range(lanes):
-            m.submodules[f"{name}_b{i}"] = b_edge = Place(OperandEdge(path=path, side="b"),
-                                                          domain=name)
-            codes = self.b_elements[:bits] if i == 0 else self.b_more_elements[i - 1]
-            m.d.comb += [b_edge.codes.eq(codes), b_edge.format.eq(self.b_format),
-                         b_edge.scale.eq(self.b_scales[i])]
-            accumulators.append([])
-            for r, a_edge in enumerate(a_edges):
-                m.submodules[f"{name}_cell{i}_{r}"] = placed = Place(CELLS[path](), domain=name)
-                connect(m, a_edge.o, placed.a)
-                connect(m, b_edge.o, placed.b)
-                m.d.comb += [placed.valid.eq(valid), placed.first.eq(beat.first),
-                             placed.last.eq(beat.last)]
-                if path == Path.MX4:
-                    m.d.comb += [placed.scale_a.eq(a_edge.o_scale),
-                                 placed.scale_b.eq(b_edge.o_scale)]
-                accumulators[i].append(placed.acc)
-        return accumulators
+            codes = self.b_more_elements[i - 1] if i else self.b_elements
+            m.d.comb += [array.b_codes[i].eq(codes), array.b_scales[i].eq(self.b_scales[i])]
+        return array.acc

@@ -1,0 +1,231 @@
+"""C++ of one kind of cell of an array, for eight of them at once; see ``cosim.build.lanes``."""
+from cosim.build.netlist import Chunk, Drivers, NetlistError, Output, width
+
+WORD = 64
+BITWISE = {"$and": "&", "$or": "|", "$xor": "^"}
+ARITHMETIC = BITWISE | {"$add": "+", "$sub": "-", "$mul": "*"}
+COMPARISON = {"$eq": "==", "$ne": "!=", "$lt": "<", "$le": "<=", "$gt": ">", "$ge": ">="}
+
+
+def masked(text, bits):
+    return f"({text} & {(1 << bits) - 1:#x}ull)" if bits < WORD else text
+
+
+def constant(value):
+    return f"splat({value:#x}ull)"
+
+
+def words(bits):
+    return (bits + WORD - 1) // WORD
+
+
+def plain(name):
+    """A wire's name as a part of a C++ name."""
+    return "".join(c if c.isalnum() else "_" for c in name.removeprefix("\\"))
+
+
+def pieces(low, bits):
+    """``(word, first bit, bits)`` of the words that hold ``bits`` bits from bit ``low`` on."""
+    for index in range(low // WORD, (low + bits - 1) // WORD + 1):
+        first = max(low, WORD * index)
+        yield index, first, min(low + bits, WORD * (index + 1)) - first
+
+
+class LeafCode:
+    """C++ of one kind of cell: its state, its outputs, what a clock edge does to it."""
+
+    def __init__(self, module):
+        self.module = module
+        self.cells = [c for c in module.cells if c.kind != "$scopeinfo"]
+        self.module.cells = self.cells
+        self.drivers = Drivers(module, lambda cell: ["Q" if cell.kind == "$dff" else "Y"])
+        self.registers = [i for i, cell in enumerate(self.cells) if cell.kind == "$dff"]
+        for i in self.registers:
+            clock = self.cells[i].ports["CLK"]
+            if self._origin(clock) != Chunk("\\clk", 0, 1):
+                raise NetlistError(f"A register of {module.name} is not clocked by clk")
+        self.inputs = [w for w in module.ports("input") if w.name not in ("\\clk",)]
+        self.outputs = module.ports("output")
+        self.lines, self.known, self.used = [], {}, set()
+
+    def _origin(self, signal):
+        (chunk,) = signal
+        while chunk.name and (found := list(self.drivers.of(chunk)))[0] != Chunk(None, 0, 1):
+            (chunk,) = found
+        return chunk
+
+    # --- values: names of C++ variables whose bits above the signal's width are 0
+
+    def value(self, signal):
+        """C++ expression of a signal of at most 64 bits."""
+        if width(signal) > WORD:
+            raise NetlistError(f"{self.module.name} computes with {width(signal)} bits at once")
+        terms, at = [], 0
+        for chunk in signal:
+            terms += [f"({text} << {at})" if at else text for text in self._chunk(chunk)]
+            at += chunk.width
+        return terms[0] if len(terms) == 1 else "(" + " | ".join(terms or ["V{}"]) + ")"
+
+    def _chunk(self, chunk):
+        """Terms of a chunk of at most 64 bits, none for zero."""
+        if chunk.name is None:
+            return [constant(chunk.low)] if chunk.low else []
+        if self.module.wires[chunk.name].direction == "input":
+            return self._input(chunk)
+        if chunk not in self.known:
+            terms, at = [], 0
+            for source in self.drivers.of(chunk):
+                texts = self._output(source) if isinstance(source, Output) else self._chunk(source)
+                terms += [f"({text} << {at})" if at else text for text in texts]
+                at += source.width
+            simple = not terms or (len(terms) == 1 and terms[0].isidentifier())
+            self.known[chunk] = terms if simple else [self._variable(" | ".join(terms))]
+        return self.known[chunk]
+
+    def _input(self, chunk):
+        """Terms of bits of an input."""
+        terms, total = [], self.module.wires[chunk.name].width
+        for index, low, bits in pieces(chunk.low, chunk.width):
+            self.used.add((chunk.name, index))
+            text = f"in_{plain(chunk.name)}_{index}"
+            text = f"({text} >> {low % WORD})" if low % WORD else text
+            if low + bits < min(total, WORD * (index + 1)):
+                text = masked(text, bits)
+            at = low - chunk.low
+            terms.append(f"({text} << {at})" if at else text)
+        return terms
+
+    def _variable(self, text):
+        name = f"v{len(self.lines)}"
+        self.lines.append(f"const V {name} = {text};")
+        return name
+
+    def _output(self, output):
+        """Terms of bits of a cell's output."""
+        terms, cell = [], self.cells[output.cell]
+        total = cell.parameters.get("Y_WIDTH") or cell.parameters["WIDTH"]
+        for index, low, bits in pieces(output.low, output.width):
+            text = self._result(output.cell, index)
+            text = f"({text} >> {low % WORD})" if low % WORD else text
+            if low + bits < min(total, WORD * (index + 1)):
+                text = masked(text, bits)
+            at = low - output.low
+            terms.append(f"({text} << {at})" if at else text)
+        return terms
+
+    def _result(self, number, index):
+        """C++ variable of a word of a cell's output."""
+        cell, key = self.cells[number], (number, index)
+        if cell.kind == "$dff":
+            return f"s.q{number}_{index}"
+        if key not in self.known:
+            self.known[key] = None      # a loop would come back here
+            self.known[key] = self._variable(self._cell(cell, index))
+        if self.known[key] is None:
+            raise NetlistError(f"{self.module.name} has a loop through a {cell.kind}")
+        return self.known[key]
+
+    # --- cells
+
+    def _cell(self, cell, index):
+        kind, p = cell.kind, cell.parameters
+        if kind == "$mux":
+            a, b = (self.value(part_of(cell.ports[port], WORD * index)) for port in "AB")
+            return f"pick({self.value(cell.ports['S'])}, {b}, {a})"
+        if kind in BITWISE and p["A_WIDTH"] == p["B_WIDTH"] == p["Y_WIDTH"]:
+            a, b = (self.value(part_of(cell.ports[port], WORD * index)) for port in "AB")
+            return f"({a} {BITWISE[kind]} {b})"
+        if p["Y_WIDTH"] > WORD:
+            raise NetlistError(f"{self.module.name} computes with {p['Y_WIDTH']} bits at once")
+        a, a_bits, y_bits = self.value(cell.ports["A"]), p["A_WIDTH"], p["Y_WIDTH"]
+        if "B_WIDTH" not in p:
+            return self._unary(kind, a, a_bits, y_bits, p["A_SIGNED"])
+        b, b_bits = self.value(cell.ports["B"]), p["B_WIDTH"]
+        signed = p["A_SIGNED"] and p["B_SIGNED"]
+        if kind in ARITHMETIC:
+            a, b = self._extended(a, a_bits, signed), self._extended(b, b_bits, signed)
+            return masked(f"({a} {ARITHMETIC[kind]} {b})", y_bits)
+        if kind in COMPARISON:
+            extend = self._signed if signed else lambda text, _: text
+            return f"flag({extend(a, a_bits)} {COMPARISON[kind]} {extend(b, b_bits)})"
+        if kind in ("$shl", "$sshl") and not p["B_SIGNED"]:
+            a = self._extended(a, a_bits, p["A_SIGNED"])
+            return masked(self._shift("<<", "left", a, b, b_bits), y_bits)
+        if kind == "$shr" and not (p["A_SIGNED"] and y_bits > a_bits) and not p["B_SIGNED"]:
+            return masked(self._shift(">>", "right", a, b, b_bits), y_bits)
+        if kind == "$sshr" and p["A_SIGNED"] and not p["B_SIGNED"]:
+            b = b if b_bits <= 6 else f"pick(flag({b} < 63), {b}, splat(63))"
+            return masked(f"reinterpret_cast<V>({self._signed(a, a_bits)} >> "
+                          f"reinterpret_cast<S>({b}))", y_bits)
+        raise NetlistError(f"{self.module.name} has a cell {kind} with {p}")
+
+    def _unary(self, kind, a, a_bits, y_bits, signed):
+        full = (1 << a_bits) - 1
+        if kind in ("$not", "$neg", "$pos"):
+            sign = {"$not": "~", "$neg": "-", "$pos": "+"}[kind]
+            return masked(f"({sign}{self._extended(a, a_bits, signed)})", y_bits)
+        if kind in ("$reduce_or", "$reduce_bool"):
+            return f"flag({a} != 0)"
+        if kind == "$logic_not":
+            return f"flag({a} == 0)"
+        if kind == "$reduce_and":
+            return f"flag({a} == {full:#x}ull)"
+        if kind == "$reduce_xor":
+            return f"parity({a})"
+        raise NetlistError(f"{self.module.name} has a cell {kind}")
+
+    def _signed(self, text, bits):
+        return f"extend({text}, {WORD - bits})"
+
+    def _extended(self, text, bits, signed):
+        return f"reinterpret_cast<V>({self._signed(text, bits)})" if signed else text
+
+    def _shift(self, sign, function, a, b, b_bits):
+        return f"({a} {sign} {b})" if b_bits <= 6 else f"{function}({a}, {b})"
+
+    # --- the cell as a whole
+
+    def state(self):
+        """Declarations and initial values of the registers."""
+        members = []
+        for i in self.registers:
+            value, at = 0, 0
+            for chunk in self.cells[i].ports["Q"]:
+                init = self.module.wires[chunk.name].init >> chunk.low
+                value |= (init & (1 << chunk.width) - 1) << at
+                at += chunk.width
+            members += [f"V q{i}_{k} = splat({value >> WORD * k & (1 << WORD) - 1:#x}ull);"
+                        for k in range(words(at))]
+        return members
+
+    def step(self):
+        """Statements of one clock edge; the inputs that they read are then in ``used``."""
+        self.lines, self.known, self.used = [], {}, set()
+        commits = []
+        for i in self.registers:
+            signal = self.cells[i].ports["D"]
+            for k in range(words(width(signal))):
+                low = WORD * k
+                next_ = self._variable(self.value(part_of(signal, low)))
+                commits.append(f"s.q{i}_{k} = {next_};")
+        return self.lines + commits
+
+    def output(self, port, index):
+        """Statements that return a word of an output."""
+        self.lines, self.known, self.used = [], {}, set()
+        bits = min(WORD, port.width - WORD * index)
+        name = self.value([Chunk(port.name, WORD * index, bits)])
+        if self.used:
+            raise NetlistError(f"{self.module.name} has a path from an input to {port.name}")
+        return [*self.lines, f"return {name};"]
+
+
+def part_of(signal, low):
+    """At most 64 bits of a signal from ``low`` on."""
+    found, at = [], 0
+    for chunk in signal:
+        first, last = max(low, at), min(low + WORD, at + chunk.width)
+        if first < last:
+            found.append(chunk.part(first - at, last - first))
+        at += chunk.width
+    return found
