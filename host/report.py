@@ -135,9 +135,9 @@ def draw_timeline(timeline, path, *, columns=1400):
                 extent=(first, last, len(lanes), 0))
     axis.set_yticks(np.arange(len(lanes)) + 0.5, [name for name, _ in lanes], fontsize=6)
     axis.set_xlabel("cycle")
-    axis.set_title("What each unit did when")
+    axis.set_title("What each unit did when", loc="left")
     axis.legend(handles=[Patch(color=colours[i], label=STATES[i - 1]) for i in (1, 2, 3)],
-                loc="upper right", ncols=3, fontsize=8)
+                loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
