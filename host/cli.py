@@ -1,4 +1,6 @@
 """The command ``mxlet``."""
+import errno
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -60,9 +62,37 @@ def options(package, threads, processes, callback, **more):
     return Options(package, threads, processes, progress=callback, **more)
 
 
+def sentences(file):
+    """The sentences of a text file, one a line."""
+    try:
+        texts = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise UserError(f"File {str(file)!r} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"File {str(file)!r} is no UTF-8 text") from None
+    if not texts:
+        raise UserError(f"File {str(file)!r} has no sentence: give at least one line")
+    return texts
+
+
+def writable(*paths, folder=None):
+    """Find out before the work whether its results can be written; makes missing folders."""
+    for path in (*paths, folder):
+        if path is None or str(path) == "-":
+            continue
+        place = path if path is folder else Path(path).parent
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            if not os.access(place, os.W_OK) or (path is not folder and Path(path).is_dir()):
+                raise PermissionError(errno.EACCES, "not writable")
+        except OSError as error:
+            raise UserError(f"Cannot write to {str(path)!r}: {error.strerror}") from None
+
+
 @app.command()
 def packages(json: Json = None):
     """Show the packages side by side: structure and peaks."""
+    writable(json)
     rows = transport.package_rows()
     if json:
         transport.write_packages(rows, json)
@@ -88,6 +118,7 @@ def generate(top: Annotated[str, typer.Argument(help="a chiplet, or all")],
         raise UserError(f"Top {top!r} does not exist; there are {', '.join(tops)}, all")
     if size != "sim":
         raise UserError(f"Size must be 'sim', not {size!r}")
+    writable(folder=out)
     failed = False
     for name in names:
         path, problems = transport.generate(name, out, check=check)
@@ -119,11 +150,8 @@ def run(job: Annotated[str, typer.Argument(help="embed")], package: Package = "m
         raise UserError(f"Weights must be {' or '.join(embed.FORMATS)}, not {weights!r}")
     texts = list(text or [])
     if file is not None:
-        if not file.is_file():
-            raise UserError(f"File {str(file)!r} does not exist")
-        texts += [line for line in file.read_text().splitlines() if line.strip()]
-    if file is not None and not texts:
-        raise UserError(f"File {str(file)!r} has no sentence: give at least one line")
+        texts += sentences(file)
+    writable(waves, trace, json, folder=out)
     with progress() as callback:
         result = embed.job(
             options(package, threads, processes, callback, waves=waves, trace=trace),
@@ -147,6 +175,7 @@ def bench(name: Annotated[str | None, typer.Argument(help="gemm, embed or simspe
     from host.report import outcome_table
     if not every and name not in BENCHES:
         raise UserError(f"Bench {name!r} does not exist; there are {', '.join(BENCHES)}")
+    writable(json)
     passed = True
     for each in BENCHES if every else [name]:
         with progress() as callback:
