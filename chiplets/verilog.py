@@ -1,4 +1,5 @@
 """Verilog of a component and of every module it places."""
+import re
 from pathlib import Path
 
 from amaranth import ClockDomain, Fragment, Value
@@ -8,6 +9,9 @@ from pyosys import libyosys
 from chiplets.byte_enables import fold
 from rtl.common.place import Library, flat_ports
 
+# Yosys writes a cell's signed operand as $signed(x), but an unsigned operand as plain x even if the
+# wire x is declared signed, and Verilog then extends its sign. So no wire is declared signed.
+SIGNED_WIRE = re.compile(r"^(\s*wire\b.*?) signed ", re.MULTILINE)
 LARGE_BITS = 1 << 19  # memories of this size on are written without an initial value of zero
 
 
@@ -43,7 +47,8 @@ def to_rtlil(component, *, name, library):
     named = {port: (Value.cast(v), None) for port, _, v in flat_ports(component)}
     named |= {"clk": (domain.clk, None), "rst": (domain.rst, None)}
     with LargeMemories():
-        return rtlil.convert_fragment(fragment, ports=named, name=name, emit_src=False)[0]
+        text = rtlil.convert_fragment(fragment, ports=named, name=name, emit_src=False)[0]
+    return SIGNED_WIRE.sub(r"\1 ", text)
 
 
 def modules(component, *, name, library=None):

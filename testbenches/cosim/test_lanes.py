@@ -146,7 +146,7 @@ class Samplers(wiring.Component):
 
     def __init__(self):
         super().__init__({"a": In(70).array(11), "b": In(13), "flag": In(1), "o": Out(64).array(11),
-                          "low": Out(40), "fixed": Out(7)})
+                          "sums": Out(64).array(11), "low": Out(40), "fixed": Out(7)})
 
     def elaborate(self, platform):
         m = Module()
@@ -156,7 +156,7 @@ class Samplers(wiring.Component):
             m.submodules[f"t{i}"] = after = Place(Follower())
             m.d.comb += [sampler.a.eq(self.a[i]), sampler.b.eq(self.b), sampler.flag.eq(self.flag),
                          after.x.eq(sampler.wide), after.y.eq(Cat(self.b[2:], Const(5, 3))),
-                         self.o[i].eq(after.o)]
+                         self.o[i].eq(after.o), self.sums[i].eq(sampler.o)]
             if i == 4:
                 m.d.comb += [self.low.eq(sampler.wide[17:57])]
         return m
