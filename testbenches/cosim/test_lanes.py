@@ -122,7 +122,8 @@ class Sampler(wiring.Component):
             low.as_signed() + b.as_signed(), low.as_signed() * b.as_signed(),
             low == high[:37], low != b, b < low[:13], b <= low[:13], b > low[:13], b >= low[:13],
             b.as_signed() < low[:13].as_signed(), b.as_signed() >= low[:20].as_signed(),
-            low.any(), b.all(), b.xor(), ~(b.any()), (low << b[:5])[:50], low >> b[:6], low >> b,
+            low.any(), b.all(), self.a[:64].xor(), ~(b.any()),
+            (low << b[:5])[:50], low >> b[:6], low >> b,
             (low << b)[:64], Mux(self.flag, low, b), Mux(b[3], low.as_signed(), b.as_signed()),
             self.a[60:70], Cat(b, high[:20]), abs(b.as_signed()), b.as_signed() >> b[:3],
             low.as_signed() >> b,
@@ -142,7 +143,7 @@ class Sampler(wiring.Component):
 
 
 class Samplers(wiring.Component):
-    """Eleven samplers in a row that feed each other, and are fed from outside."""
+    """Eleven samplers, and as many cells that read them."""
 
     def __init__(self):
         super().__init__({"a": In(70).array(11), "b": In(13), "flag": In(1), "o": Out(64).array(11),
@@ -151,14 +152,17 @@ class Samplers(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.d.comb += self.fixed.eq(0x55)
-        for i in range(11):
-            m.submodules[f"s{i}"] = sampler = Place(Sampler())
-            m.submodules[f"t{i}"] = after = Place(Follower())
+        samplers = [Place(Sampler()) for _ in range(11)]
+        for i, sampler in enumerate(samplers):
+            m.submodules[f"s{i}"] = sampler
             m.d.comb += [sampler.a.eq(self.a[i]), sampler.b.eq(self.b), sampler.flag.eq(self.flag),
-                         after.x.eq(sampler.wide), after.y.eq(Cat(self.b[2:], Const(5, 3))),
-                         self.o[i].eq(after.o), self.sums[i].eq(sampler.o)]
-            if i == 4:
-                m.d.comb += [self.low.eq(sampler.wide[17:57])]
+                         self.sums[i].eq(sampler.o)]
+        for i in range(11):     # the first eight read across, the last three in their own lane
+            source = samplers[i ^ 1 if i < 8 else i]
+            m.submodules[f"t{i}"] = after = Place(Follower())
+            m.d.comb += [after.x.eq(source.wide), after.y.eq(Cat(Const(5, 3), self.b[2:])),
+                         self.o[i].eq(after.o)]
+        m.d.comb += self.low.eq(samplers[4].wide[17:57])
         return m
 
 
