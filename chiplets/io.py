@@ -4,6 +4,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out, connect, flipped
 
 from chiplets.registers import load
+from rtl.common.clockgate import gated_domain
 from rtl.common.place import Place
 from rtl.host.axi import Axi, AxiLite, AxiMaster
 from rtl.host.completion_ring import CompletionRing
@@ -24,7 +25,8 @@ class IoChiplet(wiring.Component):
     """Takes work packets from rings in host memory, moves data, starts programs, reports.
 
     See docs/programming-model.md, "Work packets", and ``registers/io.rdl``. All outputs are
-    functions of registers.
+    functions of registers. The clock of all but the links (which rest by themselves) and a counter
+    of time stops while nothing comes or is to be done, also while launches run.
 
     Parameters
     ----------
@@ -45,6 +47,8 @@ class IoChiplet(wiring.Component):
         Rings and copies.
     irq : Out(1)
         Level: an enabled cause stands in ``interrupt_status``.
+    awake : Out(1)
+        That clock ran in the cycle before.
     link0, link1 : Out(PhitPort())
         Pins of the links, as many as dies.
     """
@@ -61,16 +65,19 @@ class IoChiplet(wiring.Component):
         super().__init__(
             {f"s_axil_{name}": member for name, member in slave.members.items()}
             | {f"m_axi_{name}": member for name, member in master.members.items()}
-            | {"irq": Out(1)} | {f"link{die}": Out(PhitPort()) for die in range(dies)})
+            | {"irq": Out(1), "awake": Out(1)}
+            | {f"link{die}": Out(PhitPort()) for die in range(dies)})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.registers = registers = RegisterFile(load("io"), address_bits=ADDRESS_BITS)
-        m.submodules.master = master = AxiMaster()
-        m.submodules.submissions = submissions = SubmissionRing()
-        m.submodules.completions = completions = CompletionRing()
-        m.submodules.dispatcher = dispatcher = Dispatcher(
+        registers = RegisterFile(load("io"), address_bits=ADDRESS_BITS)
+        master, submissions, completions = AxiMaster(), SubmissionRing(), CompletionRing()
+        dispatcher = Dispatcher(
             dies=self.dies, buffer_lines=self.buffer_lines, tag_bits=self.tag_bits)
+        for name, part in (("registers", registers), ("master", master),
+                           ("submissions", submissions), ("completions", completions),
+                           ("dispatcher", dispatcher)):
+            m.submodules[name] = DomainRenamer("jobs")(part)
         links = [Place(D2dLink(**dict(self.link))) for _ in range(self.dies)]
         self._pins(m, registers.bus, master.bus)
         cycles = Signal(64)
@@ -97,6 +104,14 @@ class IoChiplet(wiring.Component):
             connect(m, flipped(getattr(self, f"link{die}")), link.phits)
             m.d.comb += dispatcher.lost[die].eq(link.state == LinkState.DOWN)
         self._registers(m, registers, submissions, completions, dispatcher, links, cycles)
+        parts = (registers, master, submissions, completions, dispatcher)
+        active = Cat(
+            (part.active for part in parts), registers.events.as_value(),
+            registers.bus.awvalid, registers.bus.wvalid, registers.bus.arvalid,
+            master.bus.rvalid, master.bus.bvalid,
+            ((link.port.i_request.valid, link.port.i_response.valid) for link in links)).any()
+        gated_domain(m, name="jobs", enable=ResetSignal("sync") | active)
+        m.d.sync += self.awake.eq(active)
         return m
 
     def _pins(self, m, slave, master):

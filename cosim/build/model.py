@@ -20,6 +20,13 @@ INCLUDE = Path(__file__).parent / "include"
 UNIT_BYTES = 1_200_000  # of C++ compiled at once; each unit reads a header of megabytes
 PORT = re.compile(r"^\s*(input|output) +(?:\[(\d+):0\] +)?(\w+) *;", re.MULTILINE)
 FUNCTION = re.compile(r"^\s*function .*?^\s*endfunction", re.MULTILINE | re.DOTALL)
+# A gate as Yosys writes it; its output and the rest of its ports have varying names.
+GATE = re.compile(r"^  reg enabled = 1'h1;\n((?:  wire \S+ *;\n)*)"
+                  r"  assign (\S+) += fall_clk & enabled;\n"
+                  r"  always @\(negedge fall_clk\)\n    enabled <= enable;\n", re.MULTILINE)
+# Two names of one net: a connected port, an assignment; and any other assignment.
+SAME = re.compile(r"(?:^ *assign |\.)(\S+?) *(?:= |\()([^\s()]+?) *[;)]", re.MULTILINE)
+DRIVEN = re.compile(r"^ *assign (\S+) += (?!\w+ *;|\\\S+ +;)(?!gated_before \^)", re.MULTILINE)
 # VL_OUTW(&p_pe0___05Frequest___05Fpayload,581,0,19);
 MEMBER = re.compile(r"^\s*VL_(IN|OUT)(?:8|16|64|W|)\(&(\w+),(\d+),0(?:,\d+)?\);", re.MULTILINE)
 
@@ -48,17 +55,47 @@ class Model:
         return self.build_seconds == 0.0
 
 
+def gates_once(text):
+    """The same Verilog with clock gates whose output changes once for every edge let through.
+
+    The gate (:class:`rtl.common.clockgate.ClockGate`) then needs no falling edge: its output
+    changes together with its clock exactly if it is enabled at that moment, when all inputs of the
+    model and all logic behind them are settled. Returns the text and the number of gates.
+    """
+    return GATE.subn(r"""\1  reg clock_before = 1'h0;
+  reg gated_before = 1'h0;
+  assign \2 = gated_before ^ (enable & (fall_clk ^ clock_before));
+  always @(posedge fall_clk) begin
+    clock_before <= fall_clk;
+    gated_before <= \2 ;
+  end
+""", text)
+
+
 def clock_once(text):
-    """The same Verilog with registers that load on every change of the clock, if that is exact.
+    """The same Verilog with registers that load on every change of their clock, if that is exact.
 
     One simulated cycle is then one evaluation instead of two. It is exact if every register of
-    the model uses the rising edge of ``clk``; a model that has a gated clock or a falling edge is
-    returned as it is. Returns the text and the evaluations of a cycle.
+    the model uses the rising edge of ``clk`` or of a gated ``clk``; a model that has a clock of
+    another kind is returned as it is. Returns the text and the evaluations of a cycle.
     """
-    edges = set(re.findall(r"@\((?:pos|neg)edge [^)]*\)", text))
-    if edges - {"@(posedge clk)"} or re.search(r"\.clk\((?!clk\))", text):
+    once, _ = gates_once(text)
+    if "negedge" in once:
         return text, 2
-    return text.replace("@(posedge clk)", "@(edge clk)"), 1
+    links = {}
+    for left, right in SAME.findall(once):
+        links.setdefault(left, set()).add(right)
+        links.setdefault(right, set()).add(left)
+    clocks = set()
+    pending = set(re.findall(r"@\(posedge (\S+?) *\)", once))
+    while pending:
+        clocks.add(name := pending.pop())
+        pending |= links.get(name, set()) - clocks
+    driven = set(re.findall(r"^ *reg (\S+?) *[;=]", once, re.MULTILINE))
+    driven |= set(DRIVEN.findall(once)) | {n for n in clocks if not re.fullmatch(r"\w+|\\.+", n)}
+    if clocks & driven:
+        return text, 2
+    return once.replace("@(posedge ", "@(edge "), 1
 
 
 def with_shell(text):

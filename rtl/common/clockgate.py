@@ -11,9 +11,10 @@ class ClockGate(wiring.Component):
     neither glitch nor short pulse. ``enable`` must come from ``sync`` logic, settled by the middle
     of the cycle; high in a cycle, it lets the rising edge that ends this cycle through. So a
     register behind the gate acts as one of ``sync`` with ``enable`` as its clock enable, and may
-    be read by, and read, registers of ``sync``. Its reset also needs the clock: enable during
-    reset. A pipeline behind the gate needs the clock until its last result is out. Latency 0
-    cycles. The first rising edge after power-up passes.
+    be read by, and read, registers of ``sync``. A gate within a gated domain samples no enable
+    while that domain's clock rests: there the enable must come from registers of that domain.
+    Its reset also needs the clock: enable during reset. A pipeline behind the gate needs the clock
+    until its last result is out. Latency 0 cycles. The first rising edge after power-up passes.
 
     The behaviour is that of a latch-based cell (transparent while the clock is low) of a standard
     cell library, by which an implementation replaces this module; an idle datapath then costs no

@@ -61,7 +61,9 @@ class Place(wiring.Component):
         m = Module()
         if not isinstance(platform, Library):
             m.submodules.placed = DomainRenamer(self.domain)(self.component)
-            wiring.connect(m, wiring.flipped(self), self.component)
+            ports = zip(flat_ports(self), flat_ports(self.component), strict=True)
+            for (_, is_input, own), (_, _, inner) in ports:     # connect() refuses arrays
+                m.d.comb += inner.eq(own) if is_input else own.eq(inner)
             return m
         name = module_name(self.component)
         platform.require(name, self.component)

@@ -4,6 +4,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.common.arbiter import RoundRobin
+from rtl.common.clockgate import gated_domain
 from rtl.common.queue import Queue
 from rtl.control.context import ContextState, PacketContext
 from rtl.control.launcher import Launcher
@@ -38,7 +39,8 @@ class ControlBlock(wiring.Component):
     (``BAD_FIELD``, field 8), if its table is not at a line (``BAD_FIELD``, field 2) or cannot be
     read (``BAD_ADDRESS`` or ``POISON``, field 2), or if it needs a PE that was given up
     (``WATCHDOG``, field 8). See :class:`rtl.control.context.PacketContext` for barriers and
-    time-outs. Source: this project's choice.
+    time-outs. The clock of all but a counter of time stops while no packet is there, and while
+    all packets only run. Source: this project's choice.
 
     Parameters
     ----------
@@ -73,6 +75,8 @@ class ControlBlock(wiring.Component):
         The line of the link's counters, shown in the registers.
     states : Out(3 * contexts)
         State of each context.
+    awake : Out(1)
+        The registers take the coming edge of the clock.
     """
 
     def __init__(self, *, pes, contexts=4, patience_log2=6):
@@ -93,24 +97,32 @@ class ControlBlock(wiring.Component):
             "reports": In(stream.Signature(report_layout())).array(pes),
             "arrive": In(pes), "idle": In(pes), "proceed": Out(pes), "abort": Out(pes),
             "identity": In(identity_layout()), "counters": In(data.ArrayLayout(32, 16)),
-            "link_counters": In(LINE_BITS), "states": Out(3 * contexts)})
+            "link_counters": In(LINE_BITS), "states": Out(3 * contexts), "awake": Out(1)})
 
     def elaborate(self, platform):
-        m = Module()
+        top, m, now = Module(), Module(), Signal(32)
+        top.submodules.core = DomainRenamer("work")(m)
+        gated_domain(top, name="work", enable=ResetSignal("sync") | self.awake)
+        top.d.sync += now.eq(now + 1)
         m.submodules.launcher = launcher = Launcher(pes=self.pes, contexts=self.contexts)
         contexts = [PacketContext(pes=self.pes, patience_log2=self.patience_log2)
                     for _ in range(self.contexts)]
         lost, sent = Signal(self.pes), Signal(self.pes)     # PEs given up; aborts that were sent
         self._admit(m, contexts, launcher, lost)
-        self._report(m, contexts)
+        reports = self._report(m, contexts)
         self._complete(m, contexts)
         self._registers(m, contexts, lost)
+        m.d.comb += self.awake.eq(Cat(
+            self.packets.valid, self.aborts.valid, self.access.valid, self.access_response.valid,
+            self.arrive, reports, (context.active for context in contexts), launcher.active,
+            self.abort, sent).any())
 
         for i, context in enumerate(contexts):
             m.submodules[f"context{i}"] = context
             m.d.comb += [launcher.packets[i].eq(context.pending),
                          context.start.eq(launcher.start[i]), context.arrived.eq(self.arrive),
-                         context.started.eq(launcher.started[i]), context.fail.eq(launcher.fail[i]),
+                         context.started.eq(launcher.started[i]), context.now.eq(now),
+                         context.fail.eq(launcher.fail[i]),
                          context.abort.eq(self.aborts.valid
                                           & (self.aborts.payload.id == context.pending.id)),
                          self.states[3 * i:3 * i + 3].eq(context.state)]
@@ -125,7 +137,7 @@ class ControlBlock(wiring.Component):
         m.d.sync += [self.abort.eq(stop & ~sent & ~launcher.launching),
                      sent.eq((sent | ~launcher.launching) & stop),
                      lost.eq(lost | self._any(context.lost for context in contexts))]
-        return m
+        return top
 
     @staticmethod
     def _any(values):
@@ -165,7 +177,7 @@ class ControlBlock(wiring.Component):
             m.d.sync += older.eq(Mux(here, waiting, older & waiting))
 
     def _report(self, m, contexts):
-        """Reports are taken one at a time."""
+        """Reports are taken one at a time. Gives which stand at the inputs and in the queues."""
         m.submodules.reporter = reporter = RoundRobin(self.pes)
         report, queues = Signal(report_layout()), []
         for pe in range(self.pes):
@@ -179,6 +191,7 @@ class ControlBlock(wiring.Component):
                      reporter.ready.eq(1)]
         for context in contexts:
             m.d.comb += [context.reporting.eq(reporter.grant), context.report.eq(report)]
+        return Cat(queue.i.valid | queue.o.valid for queue in queues)
 
     def _complete(self, m, contexts):
         m.submodules.completer = completer = RoundRobin(len(contexts))

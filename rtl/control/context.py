@@ -54,6 +54,8 @@ class PacketContext(wiring.Component):
         High for one cycle: the launcher has started all PEs, or none, because of ``refusal``.
     abort : In(1)
         High for one cycle: the packet is to be ended with ``ABORTED``.
+    now : In(32)
+        Time [cycle].
     arrived : In(pes)
         PEs that arrive at a barrier in this cycle.
     reporting, report : In(pes), In(report_layout())
@@ -65,6 +67,9 @@ class PacketContext(wiring.Component):
         High for one cycle: PEs that were given up.
     state : Out(ContextState)
         What the context does.
+    active : Out(1)
+        A function of registers. While it is low, nothing changes until a packet, an abort, a report
+        or an arrival comes.
     pending : Out(launch_layout())
         The work packet, as it came.
     completion : Out(stream.Signature(completion_layout()))
@@ -80,9 +85,10 @@ class PacketContext(wiring.Component):
         super().__init__({
             "packet": In(stream.Signature(launch_layout())), "refused": In(1),
             "refusal": In(refusal_layout()), "start": In(1), "started": In(1), "fail": In(1),
-            "abort": In(1), "arrived": In(pes), "reporting": In(pes),
+            "abort": In(1), "now": In(32), "arrived": In(pes), "reporting": In(pes),
             "report": In(report_layout()), "proceed": Out(pes), "stop": Out(pes),
-            "lost": Out(pes), "state": Out(ContextState), "pending": Out(launch_layout()),
+            "lost": Out(pes), "state": Out(ContextState), "active": Out(1),
+            "pending": Out(launch_layout()),
             "completion": Out(stream.Signature(completion_layout()))})
 
     def elaborate(self, platform):
@@ -90,7 +96,7 @@ class PacketContext(wiring.Component):
         pes, result, state = self.pes, self.completion.payload, self.state
         here, ended = Signal(pes), Signal(pes)      # at a barrier; no longer running
         aborted, expired_once = Signal(), Signal()
-        patience = Signal(32 + self.patience_log2)
+        patience, begun = Signal(32 + self.patience_log2), Signal(32)
         mask = self.pending.pe_mask[:pes]
         running = state == ContextState.RUN
         active = running | (state == ContextState.LAUNCH)
@@ -120,11 +126,14 @@ class PacketContext(wiring.Component):
 
         m.d.comb += [self.packet.ready.eq(state == ContextState.FREE),
                      self.completion.valid.eq(state == ContextState.COMPLETE)]
+        quiet = (state == ContextState.FREE) | (running & ~complete & ~waiting)
+        m.d.comb += self.active.eq(
+            ~quiet | self.proceed.any() | self.lost.any() | self.stop.any() | (patience != 0))
         m.d.sync += [self.proceed.eq(Mux(proceed, here, 0)), self.lost.eq(0),
                      self.stop.eq(Mux(running & aborted, mask & ~ended, 0)),
                      patience.eq(Mux(waiting & ~moved, patience + 1, 0))]
-        with m.If(state != ContextState.COMPLETE):
-            m.d.sync += result.cycles.eq(result.cycles + 1)
+        with m.If((state != ContextState.FREE) & (state != ContextState.COMPLETE)):
+            m.d.sync += result.cycles.eq(self.now - begun)
         with m.If(active):
             m.d.sync += [here.eq((here | (self.arrived & mask)) & ~ended & ~proceed.replicate(pes)),
                          ended.eq(ended | reporting)]
@@ -144,8 +153,8 @@ class PacketContext(wiring.Component):
             with m.Case(ContextState.FREE):
                 with m.If(self.packet.valid):
                     m.d.sync += [self.pending.eq(self.packet.payload), here.eq(0), ended.eq(0),
-                                 aborted.eq(0), expired_once.eq(0), result.eq(0),
-                                 result.id.eq(self.packet.payload.id),
+                                 aborted.eq(0), expired_once.eq(0), begun.eq(self.now),
+                                 result.eq(0), result.id.eq(self.packet.payload.id),
                                  state.eq(ContextState.WAIT)]
             with m.Case(ContextState.WAIT):
                 with m.If(self.start):

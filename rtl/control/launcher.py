@@ -46,6 +46,8 @@ class Launcher(wiring.Component):
         To the PEs; registers.
     launching : Out(pes)
         PEs that have not yet taken their launch.
+    active : Out(1)
+        A function of registers. While it is low, nothing changes until a packet is eligible.
     """
 
     def __init__(self, *, pes, contexts):
@@ -56,7 +58,8 @@ class Launcher(wiring.Component):
             "fail": Out(contexts), "refusal": Out(refusal_layout()),
             "request": Out(stream.Signature(request_layout())),
             "response": In(stream.Signature(response_layout())),
-            "launches": Out(stream.Signature(launch_layout())).array(pes), "launching": Out(pes)})
+            "launches": Out(stream.Signature(launch_layout())).array(pes), "launching": Out(pes),
+            "active": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -73,7 +76,7 @@ class Launcher(wiring.Component):
         for launch in self.launches:
             with m.If(launch.ready):
                 m.d.sync += launch.valid.eq(0)
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("CHOOSE"):
                 m.d.comb += [choice.ready.eq(1), self.start.eq(choice.grant)]
                 for i in range(self.contexts):
@@ -112,4 +115,5 @@ class Launcher(wiring.Component):
                 with m.If(pe == self.pes - 1):
                     m.d.comb += self.started.eq(chosen)
                     m.next = "CHOOSE"
+        m.d.comb += self.active.eq(~fsm.ongoing("CHOOSE") | self.launching.any())
         return m

@@ -89,6 +89,8 @@ class AxiMaster(wiring.Component):
         Their beats.
     written : Out(struct)
         Answers to write bursts: ``error`` and, per client, ``valid``.
+    active : Out(1)
+        A function of registers. While it is low, nothing changes until a client asks.
     """
 
     def __init__(self):
@@ -97,7 +99,7 @@ class AxiMaster(wiring.Component):
             "bus": Out(Axi()), "reads": bursts, "writes": bursts,
             "beat": Out(data.StructLayout({"data": LINE_BITS, "error": 1, "valid": 2})),
             "beats": In(stream.Signature(beat_layout())).array(2),
-            "written": Out(data.StructLayout({"error": 1, "valid": 2}))})
+            "written": Out(data.StructLayout({"error": 1, "valid": 2})), "active": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -122,6 +124,7 @@ class AxiMaster(wiring.Component):
                 self._write(m, queue, first)
         m.d.comb += [
             self.bus.rready.eq(1), self.bus.bready.eq(1),
+            self.active.eq(self.bus.arvalid | self.bus.awvalid | self.bus.wvalid),
             self.beat.data.eq(self.bus.rdata), self.beat.error.eq(self.bus.rresp[1]),
             self.written.error.eq(self.bus.bresp[1])]
         for n in range(2):

@@ -25,6 +25,8 @@ class CompletionRing(wiring.Component):
         Cycles in which a result waited for a free entry.
     idle, wrote, failed : Out(1)
         Nothing under way; for one cycle, an entry is there, or could not be written.
+    active : Out(1)
+        While it is low, nothing changes until a doorbell, a restart or ``written`` comes.
     i : In(stream.Signature(result_layout()))
         Results.
     writes, beats, written, written_error
@@ -36,7 +38,7 @@ class CompletionRing(wiring.Component):
             "restart": In(1), "base": In(HOST_ADDRESS_BITS), "size_log2": In(4),
             "doorbell": In(32), "ring": In(1), "refused": Out(1), "head": Out(INDEX_BITS),
             "tail": Out(INDEX_BITS), "waits": Out(32), "idle": Out(1), "wrote": Out(1),
-            "failed": Out(1), "i": In(stream.Signature(result_layout())),
+            "failed": Out(1), "active": Out(1), "i": In(stream.Signature(result_layout())),
             "writes": Out(stream.Signature(burst_layout())),
             "beats": Out(stream.Signature(beat_layout())), "written": In(1),
             "written_error": In(1)})
@@ -71,6 +73,7 @@ class CompletionRing(wiring.Component):
             self.i.ready.eq(beat_open & self.beats.ready),
             self.wrote.eq(self.written & ~self.written_error),
             self.failed.eq(self.written & self.written_error),
+            self.active.eq(self.i.valid | beat_open),
             self.idle.eq(~self.i.valid & (next_ == self.tail))]
         with m.If(self.i.valid & full & ~beat_open):
             m.d.sync += self.waits.eq(self.waits + 1)

@@ -40,6 +40,8 @@ class CopyIn(wiring.Component):
         Answers to writes.
     lost : In(16)
         Dies whose link is down: nothing is awaited from them.
+    active : Out(1)
+        While it is low, nothing changes until a job or a beat comes.
     """
 
     def __init__(self, *, buffer_lines=256, tag_bits=7):
@@ -51,7 +53,8 @@ class CopyIn(wiring.Component):
             "reads": Out(stream.Signature(burst_layout())),
             "beat": In(data.StructLayout({"data": LINE_BITS, "error": 1})), "beat_valid": In(1),
             "request": Out(stream.Signature(request_layout())),
-            "response": In(response_layout()), "response_valid": In(1), "lost": In(16)})
+            "response": In(response_layout()), "response_valid": In(1), "lost": In(16),
+            "active": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -115,7 +118,7 @@ class CopyIn(wiring.Component):
                 m.d.sync += code.eq(ErrorCode.BAD_ADDRESS)
         m.d.comb += [self.done.payload.stream.eq(job.stream),
                      self.done.payload.code.eq(Mux(dead, ErrorCode.LINK_DOWN, code))]
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += [self.job.ready.eq(1), start.eq(self.job.valid)]
                 with m.If(self.job.valid):
@@ -132,4 +135,5 @@ class CopyIn(wiring.Component):
                 with m.If(self.done.ready):
                     m.d.sync += [busy.eq(0), outstanding.eq(0)]     # not zero if the die is lost
                     m.next = "IDLE"
+        m.d.comb += self.active.eq(~fsm.ongoing("IDLE") | (buffer.level != 0))
         return m

@@ -26,7 +26,7 @@ class CopyOut(wiring.Component):
 
     Members
     -------
-    job, done, request, response, response_valid, lost
+    job, done, request, response, response_valid, lost, active
         As in :class:`CopyIn`, with reads.
     writes, beats : Out(stream.Signature(...))
         See :class:`AxiMaster`.
@@ -43,7 +43,8 @@ class CopyOut(wiring.Component):
             "beats": Out(stream.Signature(beat_layout())),
             "written": In(1), "written_error": In(1),
             "request": Out(stream.Signature(request_layout())),
-            "response": In(response_layout()), "response_valid": In(1), "lost": In(16)})
+            "response": In(response_layout()), "response_valid": In(1), "lost": In(16),
+            "active": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -90,7 +91,7 @@ class CopyOut(wiring.Component):
                 m.d.sync += code.eq(ErrorCode.BAD_ADDRESS)
         m.d.comb += [self.done.payload.stream.eq(job.stream),
                      self.done.payload.code.eq(Mux(dead, ErrorCode.LINK_DOWN, code))]
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += [self.job.ready.eq(1), start.eq(self.job.valid)]
                 with m.If(self.job.valid):
@@ -106,6 +107,7 @@ class CopyOut(wiring.Component):
                 m.d.comb += self.done.valid.eq(1)
                 with m.If(self.done.ready):
                     m.next = "IDLE"
+        m.d.comb += self.active.eq(~fsm.ongoing("IDLE") | ~idle_reads)
         return m
 
     def _read(self, m, realigner, *, start, die, dead):

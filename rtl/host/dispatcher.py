@@ -44,6 +44,8 @@ class Dispatcher(wiring.Component):
         Dies whose link is down.
     now, idle : In(32), Out(1)
         Time; nothing waits or runs.
+    active : Out(1)
+        While it is low, nothing changes until something comes from a link, the host or ``i``.
     """
 
     def __init__(self, *, dies, buffer_lines=256, tag_bits=7):
@@ -58,7 +60,8 @@ class Dispatcher(wiring.Component):
             "written": In(1), "written_error": In(1),
             "i": In(stream.Signature(entry_layout())),
             "o": Out(stream.Signature(result_layout())), "links": Out(LinkPort()).array(dies),
-            "abort": In(STREAMS), "lost": In(16), "now": In(32), "idle": Out(1)})
+            "abort": In(STREAMS), "lost": In(16), "now": In(32), "idle": Out(1),
+            "active": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -111,7 +114,10 @@ class Dispatcher(wiring.Component):
                 runner.now.eq(self.now)]
         m.d.comb += [
             self.i.ready.eq(Array(runner.i.ready for runner in runners)[stream_of]),
-            self.idle.eq(Cat(runner.idle for runner in runners).all())]
+            self.idle.eq(Cat(runner.idle for runner in runners).all()),
+            self.active.eq(Cat(
+                (runner.active for runner in runners), copy_in.active, copy_out.active, hub.active,
+                self.lost).any())]
         return m
 
     def _choose(self, m, name, sources, target):

@@ -39,6 +39,8 @@ class LinkHub(wiring.Component):
         Responses and completions.
     lost : In(16)
         Dies whose link is down.
+    active : Out(1)
+        While it is low, nothing changes until a request or a message of a link comes.
     """
 
     def __init__(self, *, dies, clients):
@@ -47,7 +49,7 @@ class LinkHub(wiring.Component):
         super().__init__({
             "requests": In(stream.Signature(request_layout())).array(clients),
             "links": Out(LinkPort()).array(dies), "answer": Out(slot_layout()), "valid": Out(1),
-            "lost": In(16)})
+            "lost": In(16), "active": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -75,6 +77,8 @@ class LinkHub(wiring.Component):
                 answers.grant, [link.i_response.payload for link in self.links]))
         for die, link in enumerate(self.links):
             m.d.comb += link.i_response.ready.eq(answers.grant[die])
+        m.d.comb += self.active.eq(self.valid | Cat(
+            link.o_response.valid for link in self.links).any())
         return m
 
     def _refuse(self, m, die, link):

@@ -41,6 +41,8 @@ class RegisterFile(wiring.Component):
         Value last written to a doorbell or command field, and a cycle for each write to it.
     events, sticky : In(struct of structs), Out(struct of structs)
         What sets a sticky field (wins over a write that clears), and the field.
+    active : Out(1)
+        A function of registers. While it is low, nothing changes until an access or an event comes.
     """
 
     def __init__(self, registers, *, address_bits=12):
@@ -53,7 +55,7 @@ class RegisterFile(wiring.Component):
             "status": In(_layout(registers, "status", "doorbell")), "written": Out(pulses),
             "strobe": Out(data.StructLayout(dict.fromkeys(pulses.members, 1))),
             "events": In(_layout(registers, "sticky")),
-            "sticky": Out(_layout(registers, "sticky"))})
+            "sticky": Out(_layout(registers, "sticky")), "active": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -83,7 +85,9 @@ class RegisterFile(wiring.Component):
                     with m.Case(register.offset >> 2):
                         m.d.sync += bus.bresp.eq(Response.OKAY)
                         self._write(m, name, register, value, stored, sticky)
-        self._read(m, stored, sticky)
+        asked = self._read(m, stored, sticky)
+        m.d.comb += self.active.eq(Cat(
+            got_address, got_data, bus.bvalid, asked, bus.rvalid, self.strobe.as_value()).any())
         return m
 
     def _write(self, m, name, register, value, stored, sticky):
@@ -117,3 +121,4 @@ class RegisterFile(wiring.Component):
                             if field.access != "command":
                                 m.d.sync += bus.rdata[field.low:field.low + field.width].eq(
                                     source[name][field.name])
+        return asked

@@ -59,6 +59,9 @@ class StreamRunner(wiring.Component):
         Time.
     idle : Out(1)
         Nothing waits or runs.
+    active : Out(1)
+        While it is low, nothing changes until an entry, an abort or an end of what runs comes, or
+        a die is lost.
     """
 
     def __init__(self, *, number, dies, depth=8):
@@ -72,7 +75,7 @@ class StreamRunner(wiring.Component):
             "request": Out(stream.Signature(request_layout())),
             "completion": In(completion_layout()), "completion_valid": In(1),
             "o": Out(stream.Signature(result_layout())), "abort": In(1), "lost": In(16),
-            "now": In(32), "idle": Out(1)})
+            "now": In(32), "idle": Out(1), "active": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -92,7 +95,7 @@ class StreamRunner(wiring.Component):
         dead = launching & self.lost.bit_select(entry.die[:4], 1)
 
         m.d.comb += [self.o.payload.eq(result), self.idle.eq(~entries.r_rdy)]
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("READ"):
                 m.d.sync += [result.eq(0), result.tag.eq(entry.tag), aborting.eq(0)]
                 with m.If(entries.r_rdy):
@@ -125,6 +128,8 @@ class StreamRunner(wiring.Component):
                 with m.If(self.o.ready):
                     m.d.sync += attempt.eq(attempt + 1)
                     m.next = "READ"
+        m.d.comb += self.active.eq(Mux(
+            fsm.ongoing("READ"), entries.level != 0, ~fsm.ongoing("RUN") | aborting))
         return m
 
     def _result(self, result, copying, dead):

@@ -38,6 +38,8 @@ class SubmissionRing(wiring.Component):
         For one cycle: the doorbell was refused; an entry could not be read.
     idle : Out(1)
         Nothing to fetch, under way or waiting in ``o``.
+    active : Out(1)
+        While it is low, nothing changes until a doorbell, a restart or a beat comes.
     now : In(32)
         Time, put into entries as they come.
     reads, beat, beat_valid
@@ -52,6 +54,7 @@ class SubmissionRing(wiring.Component):
             "enable": In(1), "restart": In(1), "base": In(HOST_ADDRESS_BITS),
             "size_log2": In(4), "doorbell": In(32), "ring": In(1), "head": Out(INDEX_BITS),
             "tail": Out(INDEX_BITS), "refused": Out(1), "failed": Out(1), "idle": Out(1),
+            "active": Out(1),
             "now": In(32), "reads": Out(stream.Signature(burst_layout())),
             "beat": In(data.StructLayout({"data": LINE_BITS, "error": 1})), "beat_valid": In(1),
             "o": Out(stream.Signature(entry_layout()))})
@@ -95,6 +98,7 @@ class SubmissionRing(wiring.Component):
             entries.w_data.eq(entry), entries.w_en.eq(come),
             self.o.payload.eq(entries.r_data), self.o.valid.eq(entries.r_rdy),
             entries.r_en.eq(self.o.ready),
+            self.active.eq(self.reads.valid | (reserved != 0)),
             self.idle.eq(((asked == self.tail) | stopped) & (reserved == 0))]
         with m.If(self.restart):
             m.d.sync += [asked.eq(0), self.head.eq(0), self.tail.eq(0), stopped.eq(0)]

@@ -23,6 +23,8 @@ class FlitFramer(wiring.Component):
         Trailer, in phase 3; its field ``crc`` is zero.
     tx_valid, tx_data : Out(1), Out(512)
         Phits.
+    busy : Out(1)
+        A function of registers: phits are under way or stand at the output.
     """
 
     active: In(1)
@@ -31,6 +33,7 @@ class FlitFramer(wiring.Component):
     trailer: In(trailer_layout())
     tx_valid: Out(1)
     tx_data: Out(PHIT_BITS)
+    busy: Out(1)
 
     def elaborate(self, platform):
         m = Module()
@@ -50,6 +53,7 @@ class FlitFramer(wiring.Component):
 
         crc, value = Signal(CRC_BITS, init=INITIAL), Signal(CRC_BITS)
         m.d.comb += value.eq(crc_next(crc, phit))
+        m.d.comb += self.busy.eq(valid | self.tx_valid)
         m.d.sync += self.tx_valid.eq(valid)
         with m.If(valid):
             m.d.sync += [crc.eq(Mux(last, INITIAL, value)), self.tx_data.eq(phit)]

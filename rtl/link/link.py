@@ -3,6 +3,7 @@ from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect
 
+from rtl.common.clockgate import gated_domain
 from rtl.common.queue import Queue
 
 from .interfaces import LinkPort, PhitPort, slot_layout
@@ -34,7 +35,8 @@ class D2dLink(wiring.Component):
     ``(1 - p) / (1 - p + p W)`` of go-back-N where a share ``p`` of the flits is bad and ``W`` flits
     fit into a round trip; with the default depths a channel of ``latency_cycles`` costs nothing.
     Latency is 3 cycles from a slot to its first phit and 3 from the last phit to the first slot.
-    All outputs are functions of registers.
+    All outputs are functions of registers. The clock of all registers stops while no slot and no
+    phit comes in and nothing is under way: all is acknowledged, told and taken.
 
     Parameters
     ----------
@@ -62,6 +64,8 @@ class D2dLink(wiring.Component):
         Error and traffic counts, wrapping.
     state : Out(LinkState)
         ACTIVE, REPLAY or, sticky, DOWN.
+    awake : Out(1)
+        The registers take the coming edge of the clock.
     """
 
     def __init__(self, *, latency_cycles=16, credits=None, retry_flits=None, sequence_bits=8,
@@ -94,17 +98,23 @@ class D2dLink(wiring.Component):
         self.timeout_cycles = timeout_cycles
         self.tries = tries
         super().__init__({"port": In(LinkPort()), "phits": Out(PhitPort()),
-                          "counters": Out(link_counters_layout()), "state": Out(LinkState)})
+                          "counters": Out(link_counters_layout()), "state": Out(LinkState),
+                          "awake": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.receiver = receiver = LinkReceiver(
-            sequence_bits=self.sequence_bits, credits=self.credits)
-        m.submodules.transmitter = transmitter = LinkTransmitter(
+        receiver = LinkReceiver(sequence_bits=self.sequence_bits, credits=self.credits)
+        transmitter = LinkTransmitter(
             sequence_bits=self.sequence_bits, credits=self.credits, tries=self.tries,
             retry_flits=self.retry_flits, timeout_cycles=self.timeout_cycles)
-        m.submodules.requests = requests = Queue(slot_layout())
-        m.submodules.responses = responses = Queue(slot_layout())
+        requests, responses = Queue(slot_layout()), Queue(slot_layout())
+        for name, part in (("receiver", receiver), ("transmitter", transmitter),
+                           ("requests", requests), ("responses", responses)):
+            m.submodules[name] = DomainRenamer("work")(part)
+        gated_domain(m, name="work", enable=ResetSignal("sync") | self.awake)
+        m.d.comb += self.awake.eq(Cat(
+            self.phits.rx_valid, requests.i.valid, responses.i.valid, requests.o.valid,
+            responses.o.valid, receiver.active, transmitter.active).any())
         connect(m, wiring.flipped(self.port.o_request), requests.i)
         connect(m, wiring.flipped(self.port.o_response), responses.i)
         connect(m, requests.o, transmitter.request)

@@ -39,6 +39,8 @@ class LinkReceiver(wiring.Component):
         What the next flit sent has to say, and whether a flit must be sent for that alone.
     told : In(1)
         ``tell`` was put into a flit.
+    active : Out(1)
+        A function of registers. While it is low, nothing changes until a phit comes.
     crc_errors, duplicates, gaps, received : Out(32)
         Counts of bad, repeated, too new, and taken flits.
     """
@@ -52,13 +54,15 @@ class LinkReceiver(wiring.Component):
             "rx_valid": In(1), "rx_data": In(PHIT_BITS), "request": Out(slots),
             "response": Out(slots), "heard": Out(data.StructLayout(heard)),
             "tell": Out(acknowledgement_layout()), "pending": Out(1), "told": In(1),
+            "active": Out(1),
             "crc_errors": Out(32), "duplicates": Out(32), "gaps": Out(32), "received": Out(32)})
 
     def elaborate(self, platform):
         m = Module()
         phits = [Signal(PHIT_BITS, name=f"phit{n}") for n in range(PHITS)]
-        trailer = data.View(trailer_layout(), phits[-1][-trailer_layout().size:])
-        checked, good = self._check(m, phits)
+        newest = Signal(PHIT_BITS)
+        trailer = data.View(trailer_layout(), newest[-trailer_layout().size:])
+        checked, good, collecting = self._check(m, phits, newest)
         expected = Signal(self.sequence_bits)
         last_round, nak_round = Signal(ROUND_BITS), Signal(ROUND_BITS)
         nak_sent = Signal()
@@ -80,7 +84,8 @@ class LinkReceiver(wiring.Component):
             self.heard.acknowledgement.responses.eq(trailer.responses),
             self.heard.acknowledgement.nak.eq(trailer.nak),
             self.tell.ack.eq(expected)]
-        self._unpack(m, phits, accept)
+        stored = self._unpack(m, phits, accept)
+        m.d.comb += self.active.eq(collecting | stored | self.pending)
 
         with m.If(self.told):
             m.d.sync += [self.pending.eq(0), self.tell.nak.eq(0)]
@@ -104,30 +109,40 @@ class LinkReceiver(wiring.Component):
             m.d.sync += self.pending.eq(1)
         return m
 
-    def _check(self, m, phits):
-        """Collect phits; ``checked`` is high for a cycle after each flit, whole or broken."""
-        checked, good = Signal(), Signal()
-        index = Signal(range(PHITS))
-        crc = Signal(32, init=INITIAL)
-        last = index == PHITS - 1
-        covered = Cat(self.rx_data[:-32], Mux(last, 0, self.rx_data[-32:]))
-        value = Signal(32)
+    def _check(self, m, phits, newest):
+        """Collect phits; ``checked`` is high for a cycle after each flit, whole or broken.
+
+        The CRC of a phit is taken from its register: no logic but that register sees the pins.
+        Gives ``checked``, ``good`` and whether a flit is being collected or checked.
+        """
+        fresh, broken = Signal(), Signal()      # in `newest`: a phit; instead of it, a pause
+        index, place = Signal(range(PHITS)), Signal(range(PHITS))   # of the next phit; of `newest`
+        crc, value = Signal(32, init=INITIAL), Signal(32)
+        last = place == PHITS - 1
+        covered = Cat(newest[:-32], Mux(last, 0, newest[-32:]))
         m.d.comb += value.eq(crc_next(crc, covered))
-        m.d.sync += checked.eq(0)
+        m.d.sync += [fresh.eq(self.rx_valid), broken.eq(~self.rx_valid & (index != 0))]
         with m.If(self.rx_valid):
-            m.d.sync += [index.eq(index + 1), crc.eq(Mux(last, INITIAL, value))]
-            with m.Switch(index):
+            m.d.sync += [newest.eq(self.rx_data), place.eq(index), index.eq(index + 1)]
+        with m.Else():
+            m.d.sync += index.eq(0)
+        with m.If(fresh):
+            m.d.sync += crc.eq(Mux(last, INITIAL, value))
+            with m.Switch(place):
                 for n, phit in enumerate(phits):
                     with m.Case(n):
-                        m.d.sync += phit.eq(self.rx_data)
-            with m.If(last):
-                m.d.sync += [checked.eq(1), good.eq(~value == self.rx_data[-32:])]
-        with m.Elif(index != 0):
-            m.d.sync += [index.eq(0), crc.eq(INITIAL), checked.eq(1), good.eq(0)]
-        return checked, good
+                        m.d.sync += phit.eq(newest)
+        with m.If(broken):
+            m.d.sync += crc.eq(INITIAL)
+        good = fresh & (~value == newest[-32:])
+        return fresh & last | broken, good, fresh | broken | (index != 0)
 
     def _unpack(self, m, phits, accept):
-        """Write the slots, one a cycle from ``accept`` on: just ahead of the next flit's phits."""
+        """Write the slots, one a cycle from ``accept`` on: just ahead of the next flit's phits.
+
+        The last phit is there when its slot is written. Gives whether a slot is being written or
+        waits.
+        """
         m.submodules.requests = requests = SyncFIFOBuffered(width=SLOT_BITS, depth=self.credits)
         m.submodules.responses = responses = SyncFIFOBuffered(width=SLOT_BITS, depth=self.credits)
         flit, step = Cat(phits), Signal(range(SLOTS))
@@ -151,3 +166,4 @@ class LinkReceiver(wiring.Component):
             m.d.comb += freed.eq(total)
             with m.If(port.valid & port.ready):
                 m.d.sync += total.eq(total + 1)
+        return (step != 0) | (requests.level != 0) | (responses.level != 0)

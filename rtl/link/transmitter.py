@@ -51,6 +51,9 @@ class LinkTransmitter(wiring.Component):
         See :class:`LinkReceiver`, with the other direction.
     state : Out(LinkState)
         What the link is doing.
+    active : Out(1)
+        A function of registers. While it is low, and ``pending`` and ``heard.valid`` too, nothing
+        changes until a slot comes.
     replays, timeouts, sent : Out(32)
         Counts of go-backs, of time-outs, and of sequenced flits without their repetitions.
     """
@@ -67,7 +70,8 @@ class LinkTransmitter(wiring.Component):
             "tx_valid": Out(1), "tx_data": Out(PHIT_BITS), "request": In(slots),
             "response": In(slots), "heard": In(data.StructLayout(heard)),
             "tell": In(acknowledgement_layout()), "pending": In(1), "told": Out(1),
-            "state": Out(LinkState), "replays": Out(32), "timeouts": Out(32), "sent": Out(32)})
+            "state": Out(LinkState), "active": Out(1), "replays": Out(32), "timeouts": Out(32),
+            "sent": Out(32)})
 
     def elaborate(self, platform):
         m = Module()
@@ -85,8 +89,8 @@ class LinkTransmitter(wiring.Component):
         may_request, may_respond = self._credits(m)
         may_send = may_request | may_respond
         starved = (self.request.valid | self.response.valid) & ~may_send
-        rewind, poll, down = self._watch(m, base=base, outstanding=outstanding, starved=starved,
-                                         replaying=replaying, idle=idle)
+        rewind, poll, down, timing = self._watch(
+            m, base=base, outstanding=outstanding, starved=starved, replaying=replaying, idle=idle)
 
         start_repeat = replaying & fetched
         start_new = ~replaying & may_send & (outstanding < self.retry_flits)
@@ -118,6 +122,8 @@ class LinkTransmitter(wiring.Component):
         with m.Elif(replaying):
             m.d.comb += self.state.eq(LinkState.REPLAY)
 
+        m.d.comb += self.active.eq(Cat(
+            framer.busy, ~idle, outstanding != 0, replaying, fetched, rewind, poll, timing).any())
         repeated = Mux(idle, start_repeat, repeat)
         self._pack(m, framer, packing=packing, may_request=may_request, may_respond=may_respond,
                    repeated=repeated, phase=phase, active=active, resend=resend,
@@ -149,7 +155,10 @@ class LinkTransmitter(wiring.Component):
         return may
 
     def _watch(self, m, *, base, outstanding, starved, replaying, idle):
-        """Take acknowledgements and keep the time: what is wanted of the next flit."""
+        """Take acknowledgements and keep the time: what is wanted of the next flit.
+
+        Gives ``rewind``, ``poll``, ``down``, and whether the timer runs.
+        """
         rewind, poll = Signal(), Signal()
         timer, tried = Signal(range(self.timeout_cycles + 1)), Signal(range(self.tries + 1))
         down = Signal()
@@ -177,7 +186,7 @@ class LinkTransmitter(wiring.Component):
                 m.d.sync += rewind.eq(1)
         with m.If(self.heard.valid & ~expired):
             m.d.sync += tried.eq(0)
-        return rewind, poll, down
+        return rewind, poll, down, timer != 0
 
     def _pack(self, m, framer, *, packing, may_request, may_respond, repeated, phase, active,
               resend, following):

@@ -58,6 +58,8 @@ class HbmBanks(wiring.Component):
         The third takes that column command (if the wanted row is open).
     any_open, can_precharge_all, can_refresh : Out(1)
         For all banks.
+    active : Out(1)
+        A function of registers. While it is low, nothing changes until a command is given.
     """
 
     activate: In(1)
@@ -80,6 +82,7 @@ class HbmBanks(wiring.Component):
     any_open: Out(1)
     can_precharge_all: Out(1)
     can_refresh: Out(1)
+    active: Out(1)
 
     def __init__(self, *, timing):
         if not isinstance(timing, HbmTiming):
@@ -118,9 +121,11 @@ class HbmBanks(wiring.Component):
         with m.If(self.precharge_all):
             m.d.sync += opened.eq(0)
 
-        spaced = self._activates(m)
-        reads, writes = self._columns(m)
+        spaced, spacing = self._activates(m)
+        reads, writes, turning = self._columns(m)
         refreshing = Wait(m, t.rfc, "refreshing")
+        waits = [*activates, *precharges, *columns, *turning, refreshing]
+        m.d.comb += self.active.eq(spacing | ~Cat(wait.over for wait in waits).all())
         with m.If(self.refresh):
             refreshing.start(t.rfc)
 
@@ -141,7 +146,7 @@ class HbmBanks(wiring.Component):
         return m
 
     def _activates(self, m):
-        """Distances between activates of different banks."""
+        """Distances between activates of different banks: one is legal, some wait is not over."""
         t = self.timing
         near, recent, count = Wait(m, t.rrds, "rrds"), Signal(t.faw - 1), Signal(3)
         groups = [Wait(m, t.rrdl, f"rrdl{n}") for n in range(GROUPS)]
@@ -153,10 +158,11 @@ class HbmBanks(wiring.Component):
             with m.If(self.activate & (self.row_bank[:2] == group)):
                 wait.start(t.rrdl)
         own = Array(w.over for w in groups)[self.look_activate[:2]]
-        return near.over & own & (count < 4)
+        waiting = ~Cat(wait.over for wait in (near, *groups)).all() | recent.any()
+        return near.over & own & (count < 4), waiting
 
     def _columns(self, m):
-        """Distances between column commands: a read, a write would be legal."""
+        """Distances between column commands: a read, a write would be legal; and all the waits."""
         t = self.timing
         read = Wait(m, max(t.ccds, t.write_to_read_s), "read")
         write = Wait(m, max(t.ccds, t.rtw), "write")
@@ -177,4 +183,4 @@ class HbmBanks(wiring.Component):
                 reads[group].start(t.ccdl)
         own = self.look_column[:2]
         return (read.over & Array(w.over for w in reads)[own],
-                write.over & Array(w.over for w in writes)[own])
+                write.over & Array(w.over for w in writes)[own], [read, write, *reads, *writes])

@@ -4,6 +4,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from rtl.common.clockgate import gated_domain
 from rtl.memory.hbm_banks import HbmBanks
 from rtl.memory.hbm_timing import (
     BANKS,
@@ -33,7 +34,8 @@ class HbmController(wiring.Component):
     and writes; so rows open while earlier data still flow. All banks are refreshed every ``refi``
     clocks, after the activated requests are done; a refresh is due at most the time of ``depth``
     requests late. Reads and writes are not regrouped, partial writes use the device's byte mask,
-    there is no ECC yet, and the whole controller runs on the clock of the commands.
+    there is no ECC yet, and the whole controller runs on the clock of the commands. All of it but
+    the timer of the refreshes stops while no request and no wait for a bank is there.
 
     Address map, from the lowest bit of the line number: 2 bits bank group, 5 column, 2 bank in
     the group, then the row; so a sequential stream changes its bank group with every line.
@@ -66,6 +68,8 @@ class HbmController(wiring.Component):
         Stand beside a write command (the PHY delays them by ``cwl``).
     read_data : In(512)
         Both pseudo-channels' data, ``cl`` clocks after the cycle of their read command.
+    awake : Out(1)
+        The registers take the coming edge of the clock.
     """
 
     def __init__(self, *, timing=None, rows, depth=32):
@@ -84,10 +88,16 @@ class HbmController(wiring.Component):
             "row_command": Out(row_command_layout(row_bits=exact_log2(rows))),
             "column_command": Out(column_command_layout()),
             "write_data": Out(LINE_BITS), "write_mask": Out(LINE_BYTES),
-            "read_data": In(LINE_BITS)})
+            "read_data": In(LINE_BITS), "awake": Out(1)})
 
     def elaborate(self, platform):
-        m = Module()
+        top, m = Module(), Module()
+        top.submodules.core = DomainRenamer("work")(m)
+        gated_domain(top, name="work", enable=ResetSignal("sync") | self.awake)
+        timer = Signal(range(self.timing.refi), init=self.timing.refi - 1)
+        due = timer == 0
+        top.d.sync += timer.eq(Mux(due, self.timing.refi - 1, timer - 1))
+
         m.submodules.banks = banks = HbmBanks(timing=self.timing)
         # Places in the queue, with one bit more: new requests, and the three that move along it.
         tail, precharge, activate, column = (
@@ -96,12 +106,15 @@ class HbmController(wiring.Component):
         entries = self._queue(m, tail, (precharge, activate, column))
         drain = Signal()                    # a refresh is due: open no more rows
         busy = self._activate(m, banks, entries[1], activate, (activate != precharge) & ~drain)
-        issued = self._access(m, banks, entries[2], column, column != activate)
+        issued, answering = self._access(m, banks, entries[2], column, column != activate)
         self._precharge(m, banks, entries[0], precharge, (precharge != tail) & ~drain, busy,
                         entries[2], issued)
-        self._refresh(m, banks, drain, column == activate)
+        self._refresh(m, banks, due, drain, column == activate)
 
         row = self.row_command
+        top.d.comb += self.awake.eq(Cat(
+            self.request.valid, due, drain, tail != column, answering, banks.active,
+            row.valid, self.column_command.valid).any())
         ops = ((banks.activate, RowOp.ACTIVATE), (banks.precharge, RowOp.PRECHARGE),
                (banks.precharge_all, RowOp.PRECHARGE_ALL), (banks.refresh, RowOp.REFRESH))
         m.d.comb += banks.row_bank.eq(Mux(banks.activate, entries[1].bank, entries[0].bank))
@@ -110,7 +123,7 @@ class HbmController(wiring.Component):
             with m.If(given):
                 m.d.sync += [row.op.eq(op), row.bank.eq(banks.row_bank),
                              row.row.eq(entries[1].row)]
-        return m
+        return top
 
     def _queue(self, m, tail, places):
         """Requests come in; gives the entries at the places."""
@@ -175,7 +188,10 @@ class HbmController(wiring.Component):
         return banks.activate
 
     def _access(self, m, banks, entry, place, present):
-        """Third place: reads and writes, and the answers to them."""
+        """Third place: reads and writes, and the answers to them.
+
+        Gives whether one is issued, and whether answers are awaited or not yet taken.
+        """
         m.submodules.names = names = memory.Memory(shape=data.StructLayout({
             "tag": TAG_BITS, "write": 1, "error": AccessError}), depth=self.depth, init=[])
         m.submodules.answers = answers = memory.Memory(shape=LINE_BITS, depth=self.depth, init=[])
@@ -209,16 +225,14 @@ class HbmController(wiring.Component):
                          command.column.eq(entry.column)]
             with m.If(entry.write):
                 m.d.sync += [self.write_data.eq(self.line.data), self.write_mask.eq(self.line.mask)]
-        return issued
+        return issued, given != gone
 
-    def _refresh(self, m, banks, drain, quiet):
-        """Every ``refi`` clocks: closes all banks when nobody waits for an open row, refreshes."""
-        timer = Signal(range(self.timing.refi), init=self.timing.refi - 1)
+    def _refresh(self, m, banks, due, drain, quiet):
+        """When it is due: closes all banks when nobody waits for an open row, refreshes."""
         m.d.comb += [
             banks.precharge_all.eq(drain & quiet & banks.any_open & banks.can_precharge_all),
             banks.refresh.eq(drain & quiet & banks.can_refresh)]
-        m.d.sync += timer.eq(timer - 1)
         with m.If(banks.refresh):
             m.d.sync += drain.eq(0)
-        with m.If(timer == 0):
-            m.d.sync += [timer.eq(self.timing.refi - 1), drain.eq(1)]
+        with m.If(due):
+            m.d.sync += drain.eq(1)

@@ -3,6 +3,7 @@ from amaranth import *
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl.common.clockgate import gated_domain
 from rtl.noc.address import DIE_BITS, AddressMap, inside
 from rtl.noc.packets import node_layout, request_packet_layout, response_packet_layout
 from rtl.pe.interfaces import TAG_BITS, AccessError, request_layout, response_layout
@@ -13,7 +14,8 @@ class Requester(wiring.Component):
 
     Latency is 0 cycles both ways, throughput one a cycle. A request that no node answers is
     answered here with ``AccessError.ADDRESS``; such answers may overtake others. No combinational
-    path leads from ``request`` to ``response`` or from the valid to the ready of one stream.
+    path leads from ``request`` to ``response`` or from the valid to the ready of one stream. The
+    clock stops while neither a request nor a response is there.
 
     Parameters
     ----------
@@ -52,11 +54,15 @@ class Requester(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         refused = data.StructLayout({"tag": TAG_BITS, "write": 1})
-        m.submodules.faults = faults = fifo.SyncFIFO(width=refused.size, depth=4)
+        faults, stalled = fifo.SyncFIFO(width=refused.size, depth=4), Signal()
+        m.submodules.faults = DomainRenamer("work")(faults)
+        gated_domain(m, name="work", enable=Cat(
+            ResetSignal("sync"), self.request.valid, self.i_packets.valid, faults.r_rdy,
+            stalled).any())
         target, known = self.addresses.decode(m, self.request.payload.address, die=self.die)
         packet, fault = self.o_packets.payload, data.View(refused, faults.r_data)
         body, answer = self.i_packets.payload.body, self.response.payload
-        fault_in, stalled = data.View(refused, faults.w_data), Signal()
+        fault_in = data.View(refused, faults.w_data)
         own = faults.r_rdy & ~stalled   # a response of the mesh that stands is not displaced
 
         m.d.comb += [packet.target.eq(target), packet.source.eq(self.node),
@@ -74,7 +80,7 @@ class Requester(wiring.Component):
                      answer.write.eq(Mux(own, fault.write, body.write)),
                      answer.error.eq(Mux(own, AccessError.ADDRESS, body.error)),
                      answer.data.eq(Mux(own, 0, body.data))]
-        m.d.sync += stalled.eq(self.i_packets.valid & ~own & ~self.response.ready)
+        m.d.work += stalled.eq(self.i_packets.valid & ~own & ~self.response.ready)
         return m
 
 
@@ -82,7 +88,7 @@ class Target(wiring.Component):
     """Remembers who sent each request of a node that answers in order, and answers them.
 
     Latency is 0 cycles both ways, throughput one a cycle as long as fewer than ``depth`` requests
-    are under way.
+    are under way. The clock stops while none is.
 
     Parameters
     ----------
@@ -118,7 +124,10 @@ class Target(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.sources = sources = fifo.SyncFIFO(width=node_layout().size, depth=self.depth)
+        sources = fifo.SyncFIFO(width=node_layout().size, depth=self.depth)
+        m.submodules.sources = DomainRenamer("work")(sources)
+        gated_domain(m, name="work", enable=ResetSignal("sync") | self.i_packets.valid
+                     | sources.r_rdy)
         m.d.comb += [self.request.payload.eq(self.i_packets.payload.body),
                      self.request.valid.eq(self.i_packets.valid & sources.w_rdy),
                      self.i_packets.ready.eq(self.request.ready & sources.w_rdy),

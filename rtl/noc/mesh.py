@@ -35,6 +35,8 @@ class Mesh(wiring.Component):
         Packets from a node.
     o_<target> : Out(stream.Signature(shape))
         Packets for a node.
+    awake : Out(1)
+        The clock of some router runs: a packet is here or at an input.
     """
 
     def __init__(self, shape, layout, *, sources, targets, depth=2):
@@ -45,7 +47,7 @@ class Mesh(wiring.Component):
         self.sources, self.targets = tuple(sources), tuple(targets)
         packets = stream.Signature(shape)
         super().__init__({**{f"i_{name}": In(packets) for name in sources},
-                          **{f"o_{name}": Out(packets) for name in targets}})
+                          **{f"o_{name}": Out(packets) for name in targets}, "awake": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -65,6 +67,7 @@ class Mesh(wiring.Component):
                     self.shape, inputs=inputs, outputs=outputs, links=links, depth=self.depth))
                 m.submodules[f"router_{row}_{column}"] = router
                 m.d.comb += [router.here.row.eq(row), router.here.column.eq(column)]
+        m.d.comb += self.awake.eq(Cat(router.awake for router in routers.values()).any())
         for (row, column), router in routers.items():
             for port, (down, right) in STEP.items():
                 if neighbour := routers.get((row + down, column + right)):

@@ -4,6 +4,7 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.common.arbiter import RoundRobin
+from rtl.common.clockgate import gated_domain
 from rtl.noc.packets import Port, place_layout
 
 OPPOSITE = {"NORTH": "SOUTH", "SOUTH": "NORTH", "EAST": "WEST", "WEST": "EAST"}
@@ -15,6 +16,7 @@ class Router(wiring.Component):
     Latency is 1 cycle. Throughput is one packet a cycle at each input and each output. Packets
     between the same input and output keep their order. Each output serves its inputs round robin.
     All ``ready`` of inputs and all ``valid`` and payloads of outputs are functions of registers.
+    The clock stops while no packet is here or at an input.
     Source: Dally, Towles, "Principles and Practices of Interconnection Networks", ch. 8 and 16.
 
     Parameters
@@ -36,6 +38,8 @@ class Router(wiring.Component):
         Packets in.
     o_<port> : Out(stream.Signature(shape))
         Packets out.
+    awake : Out(1)
+        The registers take the coming edge of the clock.
     """
 
     def __init__(self, shape, *, inputs, outputs, links, depth=2):
@@ -48,7 +52,7 @@ class Router(wiring.Component):
         self.inputs, self.outputs, self.links = tuple(inputs), tuple(outputs), tuple(links)
         self.depth = depth
         packets = stream.Signature(shape)
-        super().__init__({"here": In(place_layout()),
+        super().__init__({"here": In(place_layout()), "awake": Out(1),
                           **{f"i_{port.lower()}": In(packets) for port in inputs},
                           **{f"o_{port.lower()}": Out(packets) for port in outputs}})
 
@@ -79,7 +83,7 @@ class Router(wiring.Component):
         for port in self.inputs:
             name = port.lower()
             queues[port] = queue = fifo.SyncFIFO(width=self.shape.size, depth=self.depth)
-            m.submodules[f"queue_{name}"] = queue
+            m.submodules[f"queue_{name}"] = DomainRenamer("work")(queue)
             wiring.connect(m, wiring.flipped(getattr(self, f"i_{name}")), queue.w_stream)
             heads[port] = data.View(self.shape, queue.r_data)
         for port in self.outputs:
@@ -87,7 +91,8 @@ class Router(wiring.Component):
             o = getattr(self, f"o_{name}")
             if not sources:
                 continue
-            m.submodules[f"arbiter_{name}"] = arbiter = RoundRobin(len(sources))
+            arbiter = RoundRobin(len(sources))
+            m.submodules[f"arbiter_{name}"] = DomainRenamer("work")(arbiter)
             requests = Cat(queues[source].r_rdy & self.wants(heads[source].target, port)
                            for source in sources)
             payload = heads[sources[-1]].as_value()
@@ -99,4 +104,7 @@ class Router(wiring.Component):
                 taken[source].append(arbiter.grant[i] & o.ready)
         for port, queue in queues.items():
             m.d.comb += queue.r_en.eq(Cat(taken[port]).any())
+        gated_domain(m, name="work", enable=ResetSignal("sync") | self.awake)
+        m.d.comb += self.awake.eq(Cat(
+            queue.w_en | queue.r_rdy for queue in queues.values()).any())
         return m

@@ -22,6 +22,7 @@ from rtl.pe import interfaces as pe
 from rtl.pe.interfaces import AccessError, ErrorCode
 from testbenches import sim
 from testbenches.noc.traffic import Sink, Source
+from testbenches.twins import Twins
 
 PARAMETERS = ComputeParameters(rows=1, columns=2, bank_lines=16, hbm_channels=1, hbm_rows=2,
                                link_latency_cycles=2)
@@ -311,7 +312,7 @@ async def two_streams_get_two_thirds_of_two_banks_and_lose_nothing_while_one_pau
 
 @sim.on_simulators
 def test_compute(tmp_path, simulator):
-    sim.run(Pair(), test_module=__name__, build_dir=tmp_path, simulator=simulator)
+    sim.run(Twins(Pair), test_module=__name__, build_dir=tmp_path, simulator=simulator)
 
 
 def test_no_output_of_the_base_follows_an_input_in_the_same_cycle(tmp_path):

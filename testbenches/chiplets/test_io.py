@@ -16,6 +16,7 @@ from testbenches.chiplets.io_system import (
     entry,
     start,
 )
+from testbenches.twins import Twins
 
 OK, BAD_COMMAND, BAD_FIELD, BAD_ADDRESS, POISON, ABORTED, LINK_DOWN = 0, 1, 2, 4, 6, 7, 8
 DATA = 0x2000       # free host memory from here on
@@ -305,7 +306,34 @@ async def request_from_a_die_is_answered_with_an_error(dut):
         assert (fields["tag"], fields["write"], fields["error"]) == (0x5A, write, 1)
 
 
+@cocotb.test()
+async def clock_stops_while_launches_run_and_starts_in_time(dut):
+    """Whatever comes after a pause is seen; :class:`Twins` compares with a free clock."""
+    host, dies = await start(dut, delay=300)
+    stopped, tag = 0, 0
+    for _ in range(12):
+        work = [entry(LAUNCH, tag, stream=0, die=0, mask=1),
+                entry(LAUNCH, tag + 1, stream=1, die=1, mask=1)]
+        if random.getrandbits(1):
+            work.append(entry(random.choice([COPY_IN, COPY_OUT]), tag + 2, stream=2, host=DATA,
+                              device=random.randrange(2) << 44, count=random.randrange(300)))
+        tag += 3
+        await host.submit(*work)
+        for _ in range(random.randrange(300)):
+            await RisingEdge(dut.clk)
+            stopped += not dut.awake.value
+        if random.getrandbits(1):
+            assert await host.read("identification") == int.from_bytes(b"mxlt", "little")
+        if random.getrandbits(1):
+            await host.write("abort", random.randrange(4))
+        done = await host.collect(len(work))
+        assert all(c["code"] in (OK, ABORTED) for c in done)
+    assert stopped > 100
+    await ClockCycles(dut.clk, 200)
+    assert not dut.awake.value
+
+
 @sim.on_simulators
 def test_io(tmp_path, simulator):
-    sim.run(IoSystem(buffer_lines=16, tag_bits=3), test_module=__name__, build_dir=tmp_path,
-            simulator=simulator)
+    sim.run(Twins(lambda: IoSystem(buffer_lines=16, tag_bits=3)), test_module=__name__,
+            build_dir=tmp_path, simulator=simulator)

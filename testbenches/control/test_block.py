@@ -10,6 +10,7 @@ from rtl.pe import interfaces as pe
 from rtl.pe.interfaces import AccessError, ErrorCode
 from testbenches import sim
 from testbenches.noc.traffic import Sink, Source
+from testbenches.twins import Twins
 
 PES, PATIENCE_LOG2 = 3, 2
 TABLE = 0x4000
@@ -270,7 +271,33 @@ async def registers_are_read_and_a_write_is_refused(dut):
     assert not any(line.error != AccessError.NONE for line in bench.lines[:4])
 
 
+@cocotb.test()
+async def clock_stops_while_packets_run_and_starts_in_time(dut):
+    """Packets, barriers, aborts and reads after pauses; Twins compares with a free clock."""
+    bench = await start(dut)
+    stopped, aborted = 0, set()
+    for number in range(60):
+        members = random.sample(range(PES), random.randint(1, PES))
+        bench.packet(number, {p: [random.randrange(120), "barrier", random.randrange(120), (OK,)]
+                              for p in members})
+        for _ in range(random.choice([0, 1, 5, 200, 400])):
+            await bench.step()
+            stopped += not dut.awake.value and any(w.running is not None for w in bench.workers)
+        if random.random() < 0.2:
+            aborted.add(number)
+            bench.aborts.queue.append(number)
+        if random.random() < 0.3:
+            bench.access.queue.append(bits(pe.request_layout(), address=64, tag=1))
+    assert stopped > 500
+    for _ in range(60):
+        done = await bench.completion()
+        assert done["code"] == OK or done["code"] == ABORTED and done["id"] in aborted
+    for _ in range(10):
+        await bench.step()
+    assert not dut.awake.value
+
+
 @sim.on_simulators
 def test_block(tmp_path, simulator):
-    sim.run(ControlBlock(pes=PES, patience_log2=PATIENCE_LOG2), test_module=__name__,
-            build_dir=tmp_path, simulator=simulator)
+    sim.run(Twins(lambda: ControlBlock(pes=PES, patience_log2=PATIENCE_LOG2)),
+            test_module=__name__, build_dir=tmp_path, simulator=simulator)

@@ -19,7 +19,8 @@ class LinkPair(wiring.Component):
     def __init__(self, **parameters):
         self.parameters = tuple(parameters.items())
         end = {"port": In(LinkPort()), "phits": Out(PhitPort()),
-               "counters": Out(link_counters_layout()), "state": Out(LinkState)}
+               "counters": Out(link_counters_layout()), "state": Out(LinkState),
+               "awake": Out(1)}
         super().__init__({f"{name}_{member}": flow for name in "ab"
                           for member, flow in end.items()})
 
@@ -30,7 +31,8 @@ class LinkPair(wiring.Component):
             for member in ("port", "phits"):
                 connect(m, flipped(getattr(self, f"{name}_{member}")), getattr(link, member))
             m.d.comb += [getattr(self, f"{name}_counters").eq(link.counters),
-                         getattr(self, f"{name}_state").eq(link.state)]
+                         getattr(self, f"{name}_state").eq(link.state),
+                         getattr(self, f"{name}_awake").eq(link.awake)]
         return m
 
 

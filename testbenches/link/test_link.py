@@ -18,6 +18,7 @@ from testbenches.link.channel import (
     repeating,
     swapping,
 )
+from testbenches.twins import Twins
 
 KINDS = {"request": (SlotKind.WRITE, SlotKind.READ, SlotKind.LAUNCH, SlotKind.ABORT),
          "response": (SlotKind.RESPONSE, SlotKind.COMPLETION)}
@@ -185,6 +186,23 @@ async def idle_link_is_silent(dut):
     before = [channel.phits for channel in channels]
     await run(dut, traffic, channels, 500)
     assert before == [channel.phits for channel in channels]
+    assert not dut.a_awake.value and not dut.b_awake.value
+
+
+@cocotb.test()
+async def clock_stops_between_messages_and_starts_in_time(dut):
+    """Few slots after pauses of every length; :class:`Twins` compares with a free clock."""
+    traffic, channels = await start(dut, a=flipping(0.1), b=flipping(0.1), take=100)
+    stopped = {"a": 0, "b": 0}
+    for _ in range(60):
+        traffic.send = random.choice([5, 50])
+        await run(dut, traffic, channels, random.randint(1, 6))
+        traffic.send = 0
+        await run(dut, traffic, channels, random.randint(0, 250))
+        for end in stopped:
+            stopped[end] += not getattr(dut, f"{end}_awake").value
+    assert min(stopped.values()) > 10
+    await drain(dut, traffic, channels)
 
 
 @cocotb.test()
@@ -256,5 +274,6 @@ async def goodput_follows_the_formula(dut, rate):
 def test_link(tmp_path, simulator, full):
     parameters = {} if full else SMALL
     timeout, tries = (190, 16) if full else (SMALL["timeout_cycles"], SMALL["tries"])
-    sim.run(LinkPair(**parameters), test_module=__name__, build_dir=tmp_path, simulator=simulator,
-            env={"FULL": "1" if full else "", "TIMEOUT": str(timeout), "TRIES": str(tries)})
+    sim.run(Twins(lambda: LinkPair(**parameters)), test_module=__name__, build_dir=tmp_path,
+            simulator=simulator, env={
+                "FULL": "1" if full else "", "TIMEOUT": str(timeout), "TRIES": str(tries)})

@@ -16,6 +16,7 @@ from cosim.build.tools import verilator_environment
 from rtl.memory.hbm_controller import HbmController
 from rtl.memory.hbm_timing import HbmTiming
 from rtl.pe.interfaces import request_layout, response_layout
+from testbenches.twins import Twins
 
 HERE = Path(__file__).parent
 DEVICES = HERE.parents[1] / "cosim" / "devices"
@@ -38,8 +39,9 @@ def build(timing, depth):
     native = [HERE / "native" / "hbm_bench.cpp", HERE / "native" / "hbm_timing.hpp",
               DEVICES / "hbm.hpp"]
     with tempfile.TemporaryDirectory() as scratch:
-        text = verilog.write(HbmController(timing=timing, rows=ROWS, depth=depth), name="dut",
-                             path=Path(scratch) / "dut.v").read_text()
+        text = verilog.write(
+            Twins(lambda: HbmController(timing=timing, rows=ROWS, depth=depth)), name="dut",
+            path=Path(scratch) / "dut.v").read_text()
     key = digest("hbm_bench", compiler.identity(), text, layout_header(),
                  *(s.read_text() for s in native))
 
@@ -119,7 +121,15 @@ def test_other_timings_and_depths_obey_their_own_rules(depth):
 
 def test_banks_are_refreshed_while_nobody_asks():
     measured = run("mixed", 10, quiet=200000)
+    assert measured["rested"] > 0.85 * measured["clocks"]
     assert measured["clocks"] // HbmTiming().refi - measured["refreshes"] in (0, 1)
+
+
+@pytest.mark.parametrize(("timing", "rate"), [(SMALL, 4), (SMALL, 1), (None, 1)], ids=str)
+def test_clock_stops_between_requests_and_starts_in_time(timing, rate):
+    """Pauses of every length; :class:`Twins` compares with a free clock."""
+    measured = run("mixed", 2000, timing=timing, request=rate, ready=50)
+    assert measured["rested"] > 0.05 * measured["clocks"]
 
 
 def test_first_read_takes_the_documented_time():

@@ -10,6 +10,7 @@ from rtl.noc.mesh import Mesh
 from rtl.noc.packets import MeshLayout, node_layout
 from testbenches import sim
 from testbenches.noc.traffic import Sink, Source
+from testbenches.twins import Twins
 
 LAYOUT = MeshLayout.standard(2, 3, hbm_channels=2)
 SHAPE = data.StructLayout({"target": node_layout(), "body": 24})
@@ -134,6 +135,25 @@ async def latency_is_the_routers_on_the_way(dut):
 
 
 @cocotb.test()
+async def clocks_stop_between_packets_and_start_in_time(dut):
+    """Few packets after pauses of every length; :class:`Twins` compares with a free clock."""
+    bench = await start(dut)
+    stopped = 0
+    for _ in range(200):
+        for sender in random.sample(SENDERS, random.randint(1, 3)):
+            bench.queue(sender, random.choice(NODES))
+        for sink in bench.sinks.values():
+            sink.rate = random.choice([0.2, 1.0])
+        for _ in range(random.randint(0, 30)):
+            await bench.step()
+        stopped += not dut.awake.value
+    assert stopped > 20
+    await bench.drain(200)
+    await bench.step()
+    assert not dut.awake.value
+
+
+@cocotb.test()
 @cocotb.parametrize(way=["requests", "responses"], order=["streaming", "random"])
 async def banks_and_processing_elements_get_their_bandwidth(dut, way, order):
     """6 PEs ask 4 banks, or 4 banks send to 6 PEs, as fast as they can: at least 2.7 a cycle."""
@@ -156,5 +176,5 @@ async def banks_and_processing_elements_get_their_bandwidth(dut, way, order):
 
 @sim.on_simulators
 def test_mesh(tmp_path, simulator):
-    sim.run(Mesh(SHAPE, LAYOUT, sources=SENDERS, targets=NODES), test_module=__name__,
-            build_dir=tmp_path, simulator=simulator)
+    sim.run(Twins(lambda: Mesh(SHAPE, LAYOUT, sources=SENDERS, targets=NODES)),
+            test_module=__name__, build_dir=tmp_path, simulator=simulator)

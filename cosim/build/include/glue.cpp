@@ -56,12 +56,12 @@ API void model_cycle(void* handle, uint64_t cycle) {
     model->p_clk ^= 1;  // registers load on every change of the clock
     model->eval();
 #else
-    model->p_clk = 1;
+    model->p_clk = 0;  // the inputs settle while the clock is low, as a clock gate needs it
     model->eval();
 #if @WAVES@
     if (self->waves) self->waves->dump(2 * cycle);
 #endif
-    model->p_clk = 0;
+    model->p_clk = 1;
     model->eval();
 #if @WAVES@
     if (self->waves) self->waves->dump(2 * cycle + 1);

@@ -124,7 +124,7 @@ struct Bench {
         clock();
         clock();
         dut.rst = 0;
-        uint64_t now = 0, idle = 0, stalled = 0;
+        uint64_t now = 0, idle = 0, stalled = 0, rested = 0;
         Request request;
         while (answered < count) {
             now++;
@@ -150,6 +150,7 @@ struct Bench {
             for (auto& word : dut.read_data.m_storage) word = random();
             channel.cycle(row, column, dut.write_data.data(), dut.write_mask, dut.read_data.data());
             dut.eval();
+            rested += !dut.awake;
             const bool moves_in = request_valid && request_ready;
             const bool moves_out = response_valid && response_ready;
             if (moves_in) accept(request), sent++;
@@ -168,10 +169,11 @@ struct Bench {
         if (memory != model) return std::puts("error=memory differs from the model"), 1;
         const auto& c = channel.counters();
         std::printf("clocks=%llu\nfirst_to_last=%llu\nactivates=%llu\nrefreshes=%llu\nreads=%llu\n"
-                    "writes=%llu\nstalled=%llu\n", (unsigned long long)now,
+                    "writes=%llu\nstalled=%llu\nrested=%llu\n", (unsigned long long)now,
                     (unsigned long long)(last - first), (unsigned long long)c.activates,
                     (unsigned long long)c.refreshes, (unsigned long long)c.reads,
-                    (unsigned long long)c.writes, (unsigned long long)stalled);
+                    (unsigned long long)c.writes, (unsigned long long)stalled,
+                    (unsigned long long)rested);
         return 0;
     }
 };

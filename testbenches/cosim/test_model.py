@@ -1,0 +1,84 @@
+"""Tests of cosim/build/model.py: gated clocks in one evaluation a cycle and in two."""
+import ctypes
+import random
+
+import pytest
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from chiplets import verilog
+from cosim.build.model import build, clock_once
+from rtl.common.clockgate import gated_domain
+
+
+class Gated(wiring.Component):
+    """Registers behind a gate, and behind one more, beside the same with clock enables.
+
+    The outer gate's enable comes straight from an input and from a register of ``sync``.
+    """
+
+    i: In(8)
+    outer: In(1)
+    gated: Out(24)
+    expected: Out(24)
+
+    def elaborate(self, platform):
+        m = Module()
+        core, counted = Module(), Signal(8)
+        gated_domain(m, name="outer", enable=self.outer | (counted[:2] == 3))
+        first, second, after = Signal(8), Signal(8), Signal(8)
+        gated_domain(core, name="inner", enable=ResetSignal("sync") | (first[:2] == 1))
+        m.d.sync += [counted.eq(counted + 1), after.eq(first ^ second)]
+        core.d.sync += first.eq(first + (self.i ^ after))
+        core.d.inner += second.eq(second + first + self.i)
+        m.submodules.core = DomainRenamer("outer")(core)
+        m.d.comb += self.gated.eq(Cat(first, second, after))
+
+        one, two, three = Signal(8), Signal(8), Signal(8)
+        outer = self.outer | (counted[:2] == 3)
+        m.d.sync += three.eq(one ^ two)
+        with m.If(outer):
+            m.d.sync += one.eq(one + (self.i ^ three))
+            with m.If(one[:2] == 1):
+                m.d.sync += two.eq(two + one + self.i)
+        m.d.comb += self.expected.eq(Cat(one, two, three))
+        return m
+
+
+@pytest.mark.parametrize("waves", [False, True])
+def test_gated_registers_act_as_with_a_clock_enable(waves):
+    """Inputs change just before each cycle, as in the engine."""
+    library = ctypes.CDLL(str(build(Gated(), waves=waves).library))
+    library.model_create.restype = library.model_port.restype = ctypes.c_void_p
+    model, ports = ctypes.c_void_p(library.model_create()), {}
+    order = [*build(Gated(), waves=waves).ports.values()]
+    for i, port in enumerate(order):
+        kind = ctypes.c_uint32 if port.bits > 16 else ctypes.c_uint8
+        ports[port.name] = kind.from_address(library.model_port(model, ctypes.c_uint32(i)))
+    held = moved = 0
+    for cycle in range(3000):
+        before = ports["gated"].value
+        ports["rst"].value = cycle < 3
+        ports["i"].value = random.getrandbits(8)
+        ports["outer"].value = cycle < 3 or random.getrandbits(2) == 0
+        library.model_cycle(model, ctypes.c_uint64(cycle))
+        assert ports["gated"].value == ports["expected"].value, cycle
+        held += ports["gated"].value & 0xFFFF == before & 0xFFFF
+        moved += ports["gated"].value >> 8 & 0xFF != before >> 8 & 0xFF
+    assert held > 1000 and moved > 300
+    library.model_destroy(model)
+
+
+def test_other_clocks_need_two_evaluations(tmp_path):
+    text = verilog.write(Gated(), name="model", path=tmp_path / "model.v").read_text()
+    assert "negedge" in text
+    once, evaluations = clock_once(text)
+    assert evaluations == 1 and "negedge" not in once and "posedge" not in once
+    assert ".fall_clk(clk)" in text     # what feeds the outer gate
+    for left, right in ((".fall_clk(clk)", ".fall_clk(~clk)"), ("fall_clk & enabled", "~fall_clk"),
+                        ("@(posedge clk)", "@(negedge clk)"),
+                        ("endmodule", "  assign clk = i[0] & clk;\nendmodule")):
+        assert left in text
+        changed = text.replace(left, right, 1)
+        assert clock_once(changed) == (changed, 2)
