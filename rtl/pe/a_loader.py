@@ -3,6 +3,7 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out, connect, flipped
 
+from rtl.common.clockgate import gated_domain
 from rtl.pe.a_buffer import AFill
 from rtl.pe.frontend import OperandField, UnitFrontend
 from rtl.pe.interfaces import BufferPort, ErrorCode, LocalRead, UnitPort
@@ -66,7 +67,7 @@ class ALoader(wiring.Component):
         connect(m, flipped(self.unit), frontend.unit)
         connect(m, flipped(self.buffers), frontend.buffers)
         core = Module()
-        m.submodules.core = ResetInserter(self.unit.clear)(core)
+        m.submodules.core = DomainRenamer("work")(ResetInserter(self.unit.clear)(core))
         core.submodules.walk = walk = LineWalk(lines=self.lines, lanes=1)
         core.submodules.scales = scales = ScaleFetch(lines=self.lines, lanes=1)
 
@@ -117,6 +118,8 @@ class ALoader(wiring.Component):
             frontend.starved.eq(loading),
             frontend.blocked.eq(frontend.job.valid & ~self.fill.free),
         ]
+        gated_domain(m, name="work", enable=ResetSignal("sync") | self.unit.clear | start | loading
+                     | stalled | arriving)
         elements = frontend.extra[0]
         with m.If(self.unit.launch):
             m.d.sync += elements.eq(0)

@@ -3,6 +3,7 @@ from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from rtl.common.clockgate import gated_domain
 from rtl.pe.frontend import OperandField, UnitFrontend
 from rtl.pe.interfaces import (
     LINE_BYTES,
@@ -73,15 +74,18 @@ class DmaIn(wiring.Component):
             "response": In(stream.Signature(response_layout())), "outstanding": Out(1)})
 
     def elaborate(self, platform):
-        m = Module()
-        m.submodules.frontend = frontend = UnitFrontend(lines=self.lines, operands=[
+        outer, m = Module(), Module()
+        outer.submodules.frontend = frontend = UnitFrontend(lines=self.lines, operands=[
             OperandField(2, producer=True), OperandField(12, optional=True)])
+        outer.submodules.core = DomainRenamer("work")(m)
+        gated_domain(outer, name="work", enable=ResetSignal("sync") | self.unit.clear
+                           | self.unit.launch | frontend.working | self.outstanding)
         m.submodules.transfers = transfers = Transfers()
         walk, reader = RowWalk(lines=self.lines, indexed=True), IndexReader(lines=self.lines)
         m.submodules.walk = ResetInserter(self.unit.clear)(walk)
         m.submodules.reader = ResetInserter(self.unit.clear)(reader)
-        connect(m, frontend.unit, flipped(self.unit))
-        connect(m, frontend.buffers, flipped(self.buffers))
+        connect(outer, frontend.unit, flipped(self.unit))
+        connect(outer, frontend.buffers, flipped(self.buffers))
         connect(m, reader.local, flipped(self.index))
         connect(m, reader.o, walk.indices)
         self._begin(m, frontend, transfers, walk, reader)
@@ -101,7 +105,7 @@ class DmaIn(wiring.Component):
             frontend.extra[1].eq(transfers.moved_bytes),
             self.outstanding.eq(transfers.outstanding),
         ]
-        return m
+        return outer
 
     def _begin(self, m, frontend, transfers, walk, reader):
         """A job from the frontend goes to the walk, and its indices to the reader."""

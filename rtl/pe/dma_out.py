@@ -3,6 +3,7 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from rtl.common.clockgate import gated_domain
 from rtl.common.queue import Queue
 from rtl.pe.frontend import OperandField, UnitFrontend
 from rtl.pe.interfaces import (
@@ -61,14 +62,17 @@ class DmaOut(wiring.Component):
             "response": In(stream.Signature(response_layout())), "outstanding": Out(1)})
 
     def elaborate(self, platform):
-        m = Module()
-        m.submodules.frontend = frontend = UnitFrontend(lines=self.lines,
+        outer, m = Module(), Module()
+        outer.submodules.frontend = frontend = UnitFrontend(lines=self.lines,
                                                         operands=[OperandField(2)])
+        outer.submodules.core = DomainRenamer("work")(m)
+        gated_domain(outer, name="work", enable=ResetSignal("sync") | self.unit.clear
+                           | self.unit.launch | frontend.working | self.outstanding)
         m.submodules.transfers = transfers = Transfers()
         walk = RowWalk(lines=self.lines, indexed=False)
         m.submodules.walk = ResetInserter(self.unit.clear)(walk)
-        connect(m, frontend.unit, flipped(self.unit))
-        connect(m, frontend.buffers, flipped(self.buffers))
+        connect(outer, frontend.unit, flipped(self.unit))
+        connect(outer, frontend.buffers, flipped(self.buffers))
 
         job = frontend.job
         fields, bad = fill_walk(job.payload, walk.i.payload, job.payload.grants[0])
@@ -101,7 +105,7 @@ class DmaOut(wiring.Component):
             frontend.extra[1].eq(transfers.moved_bytes),
             self.outstanding.eq(transfers.outstanding),
         ]
-        return m
+        return outer
 
     def _slot_of(self, m, transfers, walk, tag):
         """Which of the two jobs a tag belongs to."""

@@ -5,6 +5,7 @@ from amaranth import *
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl.common.clockgate import gated_domain
 from rtl.pe.interfaces import (
     LINE_BITS,
     BufferPort,
@@ -82,6 +83,8 @@ class UnitFrontend(wiring.Component):
         What the datapath does in this cycle. A cycle counts once, the first of the three that is
         high; with no job under way, waiting for an operand counts as starved (consumer) or blocked
         (producer) without help of the datapath.
+    working : Out(1)
+        A job is offered or under way. A function of registers.
     extra : In(data.ArrayLayout(32, 12))
         Words 4 to 15 of the unit's counters, which the datapath restarts with ``unit.launch``.
     """
@@ -95,12 +98,14 @@ class UnitFrontend(wiring.Component):
             "unit": Out(UnitPort()), "buffers": Out(BufferPort(lines=lines)),
             "job": Out(stream.Signature(job_layout(lines=lines, operands=self.operands))),
             "done": In(1), "fault": In(fault_layout()), "active": In(1), "starved": In(1),
-            "blocked": In(1), "extra": In(data.ArrayLayout(32, 12))})
+            "blocked": In(1), "working": Out(1), "extra": In(data.ArrayLayout(32, 12))})
 
     def elaborate(self, platform):
         m = Module()
         core = Module()     # all that ``clear`` resets
-        m.submodules.core = ResetInserter(self.unit.clear)(core)
+        moves = Signal()    # something of it changes at the end of this cycle
+        m.submodules.core = DomainRenamer("moves")(ResetInserter(self.unit.clear)(core))
+        gated_domain(m, name="moves", enable=ResetSignal("sync") | self.unit.clear | moves)
         core.submodules.queue = queue = fifo.SyncFIFOBuffered(width=LINE_BITS, depth=QUEUE_DEPTH)
         accepted = Signal()     # a job was handed to the datapath
         running = Signal(range(RUNNING + 1))
@@ -108,7 +113,7 @@ class UnitFrontend(wiring.Component):
         core.d.comb += accepted.eq(self.job.valid & self.job.ready)
 
         wiring.connect(core, wiring.flipped(self.unit.command), queue.w_stream)
-        loaded = self._acquire(core, queue, running, finished)
+        loaded, stepping = self._acquire(core, queue, running, finished)
         ended, tag = self._retire(core, accepted, running, finished)
         refused = self.buffers.acquire.valid & self.buffers.acquire.ready & self.buffers.too_small
         error = self.unit.error
@@ -120,18 +125,25 @@ class UnitFrontend(wiring.Component):
                 core.d.sync += [error.valid.eq(1), error.code.eq(ErrorCode.CB_TOO_SMALL),
                                 error.field.eq(self.buffers.acquire.payload.buffer),
                                 error.tag.eq(queue.r_data[16:32])]
-        waiting = self.buffers.acquire.valid & ~self.buffers.acquire.ready
+        acquire = self.buffers.acquire
+        waiting = acquire.valid & ~acquire.ready
         core.d.comb += [
+            moves.eq(self.unit.command.valid | ((queue.level != 0) & ~queue.r_rdy) | stepping
+                     | accepted | self.done | self.fault.valid | (finished != 0)),
+            self.working.eq(loaded | (running != 0)),
             self.unit.idle.eq((queue.level == 0) & ~loaded & (running == 0) & (finished == 0)),
             self.unit.waiting.eq(waiting),
-            self.unit.waiting_buffer.eq(self.buffers.acquire.payload.buffer),
+            self.unit.waiting_buffer.eq(acquire.payload.buffer),
             self.unit.waiting_tag.eq(queue.r_data[16:32]),
         ]
-        self._count(m, ended, waiting & ~loaded & (running == 0))
+        self._count(m, ended, waiting & ~self.working)
         return m
 
     def _acquire(self, m, queue, running, finished):
-        """From the head of the queue, operand by operand, to the job; the job's slot is full."""
+        """From the head of the queue, operand by operand, to the job.
+
+        Gives "the job's slot is full" and "an operand or a job goes on in this cycle".
+        """
         acquire, job = self.buffers.acquire, self.job.payload
         index = Signal(range(len(self.operands) + 1))
         grants = Signal.like(job.grants)
@@ -154,16 +166,19 @@ class UnitFrontend(wiring.Component):
             self.job.valid.eq(loaded & (running != RUNNING) & (running + finished < RETIRING)
                               & ~self.unit.error.valid),
         ]
-        with m.If(wanted & (absent | (acquire.ready & ~self.buffers.too_small))):
+        granted, moved_on = Signal(), Signal()
+        m.d.comb += [granted.eq(wanted & (absent | (acquire.ready & ~self.buffers.too_small))),
+                     moved_on.eq(complete & (~loaded | (self.job.valid & self.job.ready)))]
+        with m.If(granted):
             m.d.sync += index.eq(index + 1)
             m.d.sync += grants[index].eq(Mux(absent, 0, self.buffers.grant))
         with m.If(self.job.valid & self.job.ready):
             m.d.sync += loaded.eq(0)
-        with m.If(complete & (~loaded | (self.job.valid & self.job.ready))):
+        with m.If(moved_on):
             m.d.comb += queue.r_en.eq(1)
             m.d.sync += [loaded.eq(1), index.eq(0), job.command.eq(queue.r_data),
                          job.grants.eq(grants)]
-        return loaded
+        return loaded, granted | moved_on | (acquire.valid & acquire.ready)
 
     def _retire(self, m, accepted, running, finished):
         """Releases of jobs that are done; gives "a job has ended" and the oldest job's tag."""

@@ -3,6 +3,7 @@ from amaranth import *
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from rtl.common.clockgate import gated_domain
 from rtl.pe.frontend import OperandField, UnitFrontend
 from rtl.pe.interfaces import LINE_BYTES, BufferPort, ErrorCode, LocalRead, LocalWrite, UnitPort
 
@@ -96,7 +97,9 @@ class LayoutUnit(wiring.Component):
         m.submodules.frontend = frontend = UnitFrontend(
             lines=self.lines, operands=[OperandField(2), OperandField(4, producer=True)])
         core = Module()     # all that `clear` resets
-        m.submodules.core = ResetInserter(self.unit.clear)(core)
+        m.submodules.core = DomainRenamer("work")(ResetInserter(self.unit.clear)(core))
+        gated_domain(m, name="work", enable=ResetSignal("sync") | self.unit.clear
+                     | frontend.working)
         core.submodules.tiles = tiles = Tiles()
         connect(m, frontend.unit, flipped(self.unit))
         connect(m, frontend.buffers, flipped(self.buffers))

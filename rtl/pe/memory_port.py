@@ -4,6 +4,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.common.arbiter import RoundRobin
+from rtl.common.clockgate import gated_domain
 from rtl.common.queue import Queue
 from rtl.common.select import one_of
 from rtl.pe.interfaces import AccessError, Unit, request_layout, response_layout
@@ -101,9 +102,11 @@ class RegisterWindow(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        gated_domain(m, name="work", enable=ResetSignal("sync") | self.access.valid | self.busy)
         asked = data.StructLayout({"line": 10, "tag": 8, "write": 1})
-        m.submodules.inward = inward = Queue(asked)
-        m.submodules.outward = outward = Queue(response_layout())
+        inward, outward = Queue(asked), Queue(response_layout())
+        m.submodules.inward = DomainRenamer("work")(inward)
+        m.submodules.outward = DomainRenamer("work")(outward)
         request, answer = self.access.payload, outward.i.payload
         m.d.comb += [
             inward.i.valid.eq(self.access.valid), self.access.ready.eq(inward.i.ready),

@@ -8,6 +8,7 @@ from rtl.pe.a_loader import ALoader
 from rtl.pe.interfaces import ErrorCode
 from testbenches import sim
 from testbenches.pe.unit_bench import Bench, command, error_of, operand, seed, unpack
+from testbenches.twins import Twins
 
 LINES, ROWS = 512, 5
 ELEMENTS, SCALES = 3, 0
@@ -167,5 +168,5 @@ async def bad_fields_are_refused(dut, fault):
 
 @sim.on_simulators
 def test_a_loader(tmp_path, simulator):
-    sim.run(ALoader(lines=LINES, rows=ROWS), test_module=__name__, build_dir=tmp_path,
-            simulator=simulator)
+    sim.run(Twins(lambda: ALoader(lines=LINES, rows=ROWS)), test_module=__name__,
+            build_dir=tmp_path, simulator=simulator)

@@ -9,6 +9,7 @@ from rtl.pe.dma_in import DmaIn
 from rtl.pe.interfaces import ErrorCode
 from testbenches import sim
 from testbenches.pe.unit_bench import Bench, command, error_of, operand, seed
+from testbenches.twins import Twins
 
 LINES = 64
 DATA, INDEX = 3, 5
@@ -269,4 +270,5 @@ async def counters_count_lines_bytes_and_states(dut):
 
 @sim.on_simulators
 def test_dma_in(tmp_path, simulator):
-    sim.run(DmaIn(lines=LINES), test_module=__name__, build_dir=tmp_path, simulator=simulator)
+    sim.run(Twins(lambda: DmaIn(lines=LINES)), test_module=__name__,
+            build_dir=tmp_path, simulator=simulator)

@@ -9,6 +9,7 @@ from rtl.pe.dma_out import DmaOut
 from rtl.pe.interfaces import ErrorCode
 from testbenches import sim
 from testbenches.pe.unit_bench import Bench, command, operand, seed
+from testbenches.twins import Twins
 
 LINES = 64
 DATA = 3
@@ -193,4 +194,5 @@ async def counters_count_lines_and_bytes(dut):
 
 @sim.on_simulators
 def test_dma_out(tmp_path, simulator):
-    sim.run(DmaOut(lines=LINES), test_module=__name__, build_dir=tmp_path, simulator=simulator)
+    sim.run(Twins(lambda: DmaOut(lines=LINES)), test_module=__name__,
+            build_dir=tmp_path, simulator=simulator)

@@ -8,6 +8,7 @@ from cocotb.triggers import ClockCycles, RisingEdge
 
 from rtl.pe.frontend import OperandField, UnitFrontend
 from testbenches import sim
+from testbenches.twins import Twins
 
 LINES = 64
 OPERANDS = (OperandField(2), OperandField(4, optional=True), OperandField(6, producer=True))
@@ -283,5 +284,5 @@ async def cycles_are_counted_once_by_cause(dut):
 @sim.on_simulators
 def test_frontend(tmp_path, simulator):
     logging.getLogger(__name__).info("seeds are the parameters of the tests")
-    sim.run(UnitFrontend(lines=LINES, operands=OPERANDS), test_module=__name__,
+    sim.run(Twins(lambda: UnitFrontend(lines=LINES, operands=OPERANDS)), test_module=__name__,
             build_dir=tmp_path, simulator=simulator)

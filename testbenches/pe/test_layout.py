@@ -9,6 +9,7 @@ from rtl.pe.interfaces import ErrorCode
 from rtl.pe.layout import LayoutUnit
 from testbenches import sim
 from testbenches.pe.unit_bench import Bench, command, operand, seed
+from testbenches.twins import Twins
 
 LINES = 128
 SOURCE, TARGET = 3, 7
@@ -157,4 +158,5 @@ async def clear_returns_the_unit_to_its_start(dut, wait):
 
 @sim.on_simulators
 def test_layout(tmp_path, simulator):
-    sim.run(LayoutUnit(lines=LINES), test_module=__name__, build_dir=tmp_path, simulator=simulator)
+    sim.run(Twins(lambda: LayoutUnit(lines=LINES)), test_module=__name__,
+            build_dir=tmp_path, simulator=simulator)
