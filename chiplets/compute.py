@@ -15,8 +15,9 @@ from rtl.noc.bridge import Bridge
 from rtl.noc.endpoints import Requester, Target
 from rtl.noc.mesh import Mesh
 from rtl.noc.packets import request_packet_layout, response_packet_layout
+from rtl.pe.command_processor import UNITS
 from rtl.pe.element import ProcessingElement
-from rtl.pe.interfaces import PePort
+from rtl.pe.interfaces import PePort, Unit
 
 HBM_PINS = ("row_command", "column_command", "write_data", "write_mask", "read_data")
 
@@ -171,6 +172,11 @@ class ComputeBase(wiring.Component):
                      states.response.eq(responded.valid & responded.ready)]
 
 
+def pe_units(parameters):
+    """Units of a PE beside its command processor."""
+    return tuple(u for u in UNITS if u is not Unit.SOFTMAX or parameters.attention)
+
+
 class ComputeChiplet(wiring.Component):
     """A compute chiplet: :class:`ComputeBase` with its PEs.
 
@@ -183,7 +189,7 @@ class ComputeChiplet(wiring.Component):
     -------
     link, hbm<n>, die, states
         As those of :class:`ComputeBase`.
-    pe<n>_states : Out(16)
+    pe<n>_states : Out(18)
         ``states`` of a PE.
     """
 
@@ -192,7 +198,8 @@ class ComputeChiplet(wiring.Component):
         self.base = Place(ComputeBase(parameters))
         outer = {name: member for name, member in self.base.signature.members.items()
                  if not name.startswith("pe")}
-        super().__init__(outer | {f"pe{i}_states": Out(16) for i in range(parameters.pes)})
+        outer |= {f"pe{i}_states": Out(2 * len(Unit)) for i in range(parameters.pes)}
+        super().__init__(outer)
 
     def elaborate(self, platform):
         m = Module()
@@ -201,7 +208,8 @@ class ComputeChiplet(wiring.Component):
         for i in range(parameters.pes):
             m.submodules[f"pe{i}"] = pe = Place(ProcessingElement(
                 lines=parameters.local_lines, banks=parameters.local_banks,
-                rows=parameters.dot_rows, lanes=parameters.mx4_lanes))
+                rows=parameters.dot_rows, lanes=parameters.mx4_lanes,
+                units=pe_units(parameters)))
             connect(m, pe, getattr(base, f"pe{i}"))
             m.d.comb += getattr(self, f"pe{i}_states").eq(pe.states)
         connect(m, base.link, flipped(self.link))

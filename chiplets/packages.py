@@ -21,6 +21,8 @@ class ComputeParameters:
         Local memory of a PE [line of 64 bytes], and its banks.
     dot_rows, mx4_lanes : int
         Rows of operand A of the dot-product engine; rows of operand B that MX4 takes at once.
+    attention : bool
+        Build the softmax unit into the PEs, and what goes with it in their engines.
     bank_lines : int
         Size of an SRAM bank [line]; there is one bank at each end of each row.
     hbm_channels, hbm_rows : int
@@ -37,6 +39,7 @@ class ComputeParameters:
     local_banks: int = 8
     dot_rows: int = 16
     mx4_lanes: int = 3
+    attention: bool = False
     bank_lines: int = 65536
     hbm_channels: int = 0
     hbm_rows: int = 1024
@@ -92,6 +95,7 @@ PACKAGES = {(package.name, package.size): package for package in (
             local_banks=8,              # P
             dot_rows=16,                # P
             mx4_lanes=3,                # 21 / 7 PFLOPS, R
+            attention=True,             # the 450 and 500 have hardware for it, S
             bank_lines=65536,           # 4 MiB, 4 banks: 16 MiB a chiplet, P
             hbm_channels=2,             # P, until the memory's share is measured
             hbm_rows=1024,              # 32 MiB a channel, P

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 UNITS = ["command processor", "DMA in", "DMA out", "A loader", "dot product", "reduction",
-         "SIMD", "layout"]
+         "SIMD", "layout", "softmax"]
 STATES = [None, "busy", "starved", "blocked"]     # as UnitState of rtl/pe/interfaces.py
 COLOURS = [None, "good", "bad", "terrible"]       # names that the trace viewer defines
 UNIT_BITS = 2

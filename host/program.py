@@ -23,7 +23,8 @@ class Program:
     """Commands of one PE, in order, with its local memory divided into circular buffers.
 
     ``buffer`` allocates a CB; ``phase`` ends the use of all of them (a barrier or a fence) and
-    starts a new division. Sizes are in lines unless a name says bytes.
+    starts a new division. Sizes are in lines unless a name says bytes. ``next_line`` is the first
+    line of local memory that no buffer has.
     :exc:`ValueError` if the buffers of a phase do not fit into local memory.
     """
 
@@ -31,7 +32,7 @@ class Program:
         self.local_lines = local_lines
         self.buffers = buffers
         self.commands = []
-        self._next_cb = self._next_line = 0
+        self._next_cb = self.next_line = 0
 
     def words(self):
         """Return the program as an array of [commands, 16] words, ``END`` included."""
@@ -42,20 +43,20 @@ class Program:
 
     def phase(self, *, barrier):
         self.add(Op.BARRIER if barrier else Op.FENCE)
-        self._next_cb = self._next_line = 0
+        self._next_cb = self.next_line = 0
 
     def buffer(self, size):
         """Allocate a circular buffer of ``size`` lines and return its number."""
         size = max(size, 1)
         if self._next_cb == self.buffers:
             raise ValueError(f"A phase has at most {self.buffers} circular buffers")
-        if self._next_line + size > self.local_lines:
-            raise ValueError(f"Circular buffers need {self._next_line + size} lines, local memory "
+        if self.next_line + size > self.local_lines:
+            raise ValueError(f"Circular buffers need {self.next_line + size} lines, local memory "
                              f"has {self.local_lines}")
         cb = self._next_cb
-        self.add(Op.CB_CONFIG, w1=cb, w2=self._next_line, w3=size)
+        self.add(Op.CB_CONFIG, w1=cb, w2=self.next_line, w3=size)
         self._next_cb += 1
-        self._next_line += size
+        self.next_line += size
         return cb
 
     def dma_in(self, dst, remote, *, rows=1, row_bytes, remote_stride=0, local_stride=0, offset=0):
@@ -82,6 +83,21 @@ class Program:
         self.add(Op.DOT, w1=a | b << 4 | release_a << 8 | accumulate << 9, w2=elements, w4=scales,
                  w6=out, w8=columns | blocks << 16, w9=stride | scale_stride << 16,
                  w10=out_stride)
+
+    def score(self, elements, scales, *, a, b, p, keys, blocks, stride, low, high, factor,
+              scale_stride=0, share=0, first, last, release_a, pair=False):
+        """Append a SCORE command: a block of keys against the queries in the A buffer."""
+        self.add(Op.SCORE, w1=(a | b << 4 | release_a << 8 | pair << 10 | first << 11 | last << 12
+                               | p << 16 | share << 20), w2=elements, w4=scales,
+                 w8=keys | blocks << 16, w9=stride | scale_stride << 16, w10=low, w11=high,
+                 w12=float_word(factor))
+
+    def weigh(self, elements, scales, out, *, p, b, rows, blocks, stride, out_stride,
+              scale_stride=0, first, last, pair=False):
+        """Append a WEIGH command: the oldest P against V^T, into O^T."""
+        self.add(Op.WEIGH, w1=p | b << 4 | (not first) << 9 | pair << 10 | last << 12,
+                 w2=elements, w4=scales, w6=out, w8=rows | blocks << 16,
+                 w9=stride | scale_stride << 16, w10=out_stride)
 
     def simd(self, src, dst, *, rows, columns, src1=None, mode=Source1.FULL, op=Binary.NONE,
              affine=None, function=Function.NONE, reduce=Reduce.NONE, src_format=Format.FP32,

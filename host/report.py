@@ -10,7 +10,7 @@ from host.isa import Unit
 
 NAMES = {Unit.DMA_IN: "DMA in", Unit.DMA_OUT: "DMA out", Unit.A_LOADER: "A loader",
          Unit.DOT: "dot product", Unit.REDUCTION: "reduction", Unit.SIMD: "SIMD",
-         Unit.LAYOUT: "layout"}
+         Unit.LAYOUT: "layout", Unit.SOFTMAX: "softmax"}
 
 
 def outcome_table(outcome):

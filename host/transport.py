@@ -16,7 +16,7 @@ from host.isa import LINE, Unit
 
 yardstick = yardstick_model.cycles_per_second
 PackageError = EngineError
-UNIT_NAMES = ("CP", "DMA in", "DMA out", "A loader", "DPE", "RE", "SIMD", "layout")
+UNIT_NAMES = ("CP", "DMA in", "DMA out", "A loader", "DPE", "RE", "SIMD", "layout", "softmax")
 
 
 @dataclass(frozen=True)

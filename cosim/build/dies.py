@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from chiplets import packages, registers
-from chiplets.compute import HBM_PINS, ComputeBase
+from chiplets.compute import HBM_PINS, ComputeBase, pe_units
 from chiplets.io import IoChiplet
 from cosim import engine
 from cosim.build.model import build_once
@@ -56,9 +56,11 @@ def compute_die(name, number, parameters, *, waves=False):
                       name="ComputeBase", waves=waves)
     element = build_once(
         lambda: ProcessingElement(lines=parameters.local_lines, banks=parameters.local_banks,
-                                  rows=parameters.dot_rows, lanes=parameters.mx4_lanes),
+                                  rows=parameters.dot_rows, lanes=parameters.mx4_lanes,
+                                  units=pe_units(parameters)),
         (sources(), "pe", parameters.local_lines, parameters.local_banks, parameters.dot_rows,
-         parameters.mx4_lanes), name="ProcessingElement", waves=waves, arrays=is_mx4_array)
+         parameters.mx4_lanes, parameters.attention), name="ProcessingElement", waves=waves,
+        arrays=is_mx4_array)
     pes = [f"pe{i}" for i in range(parameters.pes)]
     timing = dataclasses.asdict(HbmTiming()) if parameters.hbm_channels else {}
     channels = [

@@ -26,16 +26,23 @@ class Opcode(enum.Enum, shape=8):
     GATHER = 0x12
     LOAD_A = 0x20
     DOT = 0x21
+    SCORE = 0x22
+    WEIGH = 0x23
     SIMD = 0x30
     TRANSPOSE = 0x40
 
 
 @dataclass(frozen=True)
 class Route:
-    """The units that take a command, each of them all of it."""
+    """The units that take a command, each of them all of it; ``needs``: that must be there too."""
 
     opcode: Opcode
     units: tuple
+    needs: tuple = ()
+
+    def open_to(self, present):
+        """Whether a PE with the units ``present`` knows the command."""
+        return set(self.units) | set(self.needs) <= set(present)
 
 
 ROUTES = (
@@ -44,6 +51,8 @@ ROUTES = (
     Route(Opcode.DMA_OUT, (Unit.DMA_OUT,)),
     Route(Opcode.LOAD_A, (Unit.A_LOADER,)),
     Route(Opcode.DOT, (Unit.DOT, Unit.REDUCTION)),
+    Route(Opcode.SCORE, (Unit.DOT, Unit.SOFTMAX)),
+    Route(Opcode.WEIGH, (Unit.DOT, Unit.REDUCTION), (Unit.SOFTMAX,)),
     Route(Opcode.SIMD, (Unit.SIMD,)),
     Route(Opcode.TRANSPOSE, (Unit.LAYOUT,)),
 )

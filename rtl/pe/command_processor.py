@@ -66,8 +66,8 @@ class CommandProcessor(wiring.Component):
         One cycle each: at a barrier; leave it. ``arrive`` is registered.
     abort : In(1)
         Ends a program with ``ABORTED``; without effect if none runs.
-    units : In(UnitPort()).array(7)
-        Ports to the units 1 to 7, in this order.
+    units : In(UnitPort()).array(8)
+        Ports to the units 1 to 8, in this order.
     configure : Out(configure_layout(lines=lines)), forget : Out(1)
         To the table of circular buffers.
     request, response : Out(stream.Signature(request_layout())), In(...)
@@ -204,7 +204,7 @@ class CommandProcessor(wiring.Component):
                 with m.Case(Opcode.CB_CONFIG, Opcode.FENCE, Opcode.BARRIER, Opcode.END):
                     m.next = "FENCE"
                 for route in ROUTES:
-                    if not set(route.units) <= set(self.present):
+                    if not route.open_to(self.present):
                         continue
                     with m.Case(route.opcode):
                         m.d.sync += pending.eq(sum(1 << UNITS.index(u) for u in route.units))

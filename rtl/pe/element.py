@@ -3,6 +3,7 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import connect, flipped
 
+from rtl.attention.softmax import SoftmaxUnit
 from rtl.pe.a_loader import ALoader
 from rtl.pe.circular_buffers import CircularBuffers
 from rtl.pe.command_processor import UNITS, CommandProcessor
@@ -43,7 +44,8 @@ class ProcessingElement(wiring.Component):
     lanes : int
         Rows of operand B that MX4 takes at once.
     units : sequence of Unit
-        Units that are there, of the units 1 to 7; commands for others are ``BAD_COMMAND``.
+        Units that are there, of the units 1 to 8; commands for others are ``BAD_COMMAND``. The
+        softmax unit needs the dot-product and the reduction engine, with 16 ``rows``.
     """
 
     def __init__(self, *, lines=8192, banks=8, rows=16, lanes=3, units=UNITS):
@@ -53,15 +55,17 @@ class ProcessingElement(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lines = self.lines
+        lines, attention = self.lines, Unit.SOFTMAX in self.units
         make = {
             Unit.DMA_IN: lambda: DmaIn(lines=lines),
             Unit.DMA_OUT: lambda: DmaOut(lines=lines),
             Unit.A_LOADER: lambda: ALoader(lines=lines, rows=self.rows),
-            Unit.DOT: lambda: DotEngine(lines=lines, rows=self.rows, lanes=self.lanes),
-            Unit.REDUCTION: lambda: ReductionEngine(lines=lines),
+            Unit.DOT: lambda: DotEngine(lines=lines, rows=self.rows, lanes=self.lanes,
+                                        attention=attention),
+            Unit.REDUCTION: lambda: ReductionEngine(lines=lines, attention=attention),
             Unit.SIMD: lambda: SimdEngine(lines=lines),
             Unit.LAYOUT: lambda: LayoutUnit(lines=lines),
+            Unit.SOFTMAX: lambda: SoftmaxUnit(lines=lines, rows=self.rows),
         }
         m.submodules.processor = processor = CommandProcessor(lines=lines, units=self.units)
         units = {}
@@ -84,6 +88,10 @@ class ProcessingElement(wiring.Component):
         if Unit.DOT in units:
             connect(m, units[Unit.A_LOADER].fill, units[Unit.DOT].fill)
             connect(m, units[Unit.DOT].o, units[Unit.REDUCTION].i)
+        if attention:
+            connect(m, units[Unit.DOT].o_scores, units[Unit.SOFTMAX].i)
+            connect(m, units[Unit.SOFTMAX].p, units[Unit.DOT].p)
+            connect(m, units[Unit.SOFTMAX].factors, units[Unit.REDUCTION].factors)
         self._connect_local(m, units)
         port = self._connect_memory(m, processor, units)
         connect(m, flipped(self.launch), processor.launch)

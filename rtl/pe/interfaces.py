@@ -25,6 +25,7 @@ class Unit(enum.Enum, shape=4):
     REDUCTION = 5
     SIMD = 6
     LAYOUT = 7
+    SOFTMAX = 8
 
 
 class ErrorCode(enum.Enum, shape=8):
@@ -197,7 +198,7 @@ class PePort(wiring.Signature):
             "response": In(stream.Signature(response_layout())),
             "access": In(stream.Signature(request_layout())),
             "access_response": Out(stream.Signature(response_layout())),
-            "idle": Out(1), "states": Out(16)})
+            "idle": Out(1), "states": Out(2 * len(Unit))})
 
     def __eq__(self, other):
         return isinstance(other, PePort)

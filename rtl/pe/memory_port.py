@@ -88,7 +88,7 @@ class RegisterWindow(wiring.Component):
         Bits 15:6 of the address are the line; higher bits are ignored.
     response : Out(stream.Signature(response_layout()))
         Answers, in order. Registered, as is ``access.ready``.
-    counters : In(data.ArrayLayout(32, 16)).array(8)
+    counters : In(data.ArrayLayout(32, 16)).array(9)
         The lines.
     busy : Out(1)
         An access stands in a queue. A function of registers.
@@ -120,5 +120,5 @@ class RegisterWindow(wiring.Component):
         with m.If(inward.o.payload.write | (inward.o.payload.line >= len(Unit))):
             m.d.comb += answer.error.eq(AccessError.ADDRESS)
         with m.Else():
-            m.d.comb += answer.data.eq(Array(self.counters)[inward.o.payload.line[:3]])
+            m.d.comb += answer.data.eq(Array(self.counters)[inward.o.payload.line[:4]])
         return m

@@ -1,0 +1,235 @@
+"""Fused attention on PEs with a softmax unit: softmax(Q K^T) V without a score matrix in memory.
+
+Keys come in blocks of 128. V is kept as V^T, a page of 128 keys after the other, so that a page is
+one run of memory: page ``j`` of a head of ``h`` elements is rows ``j h`` to ``j h + h - 1`` of a
+tensor of 128 columns, keys past the end zero. The output is O^T by tiles of 16 rows of Q: row
+``t h + d`` of a tensor of 16 columns holds element ``d`` of the rows of tile ``t``.
+"""
+from dataclasses import dataclass
+
+from host.isa import LINE, ROWS, Format, Operand, blocks
+from host.kernels.dots import Chunk, Panel, load, panel_lines
+from host.kernels.matmul import upper
+from host.program import Program, use
+from host.tensor import Tensor
+
+KEYS = 128                  # keys of a block
+PAIRED = ROWS // 2          # most rows of Q of a pair
+EVERYTHING = 1 << 30        # more keys than there are
+LOG2_E = 1.4426950408889634
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which keys a row of Q sees, by its position: ``first`` + row // 2**``share``.
+
+    ``causal``: those up to its position; ``window``: of these only the last so many. ``share``:
+    log2 of how many rows of Q (heads that share keys) stand at one position.
+    """
+
+    causal: bool = False
+    window: int | None = None
+    first: int = 0
+    share: int = 0
+
+    def __post_init__(self):
+        if self.window is not None and (self.window < 1 or not self.causal):
+            raise ValueError(f"Window must be positive and causal, not {self.window!r}")
+        if not 0 <= self.share <= 4:
+            raise ValueError(f"Share must be in 0 to 4, not {self.share!r}")
+
+    def seen(self, row):
+        """First and last key that a row sees, before they are cut to the keys that exist."""
+        at = self.first + (row >> self.share)
+        return (at - self.window + 1 if self.window else -EVERYTHING,
+                at if self.causal else EVERYTHING)
+
+    def span(self, first, last, keys):
+        """Keys ``(start, stop)`` that rows ``first`` to ``last - 1`` see, (0, 0) if none does."""
+        low, high = max(self.seen(first)[0], 0), min(self.seen(last - 1)[1], keys - 1)
+        return (low, high + 1) if low <= high else (0, 0)
+
+    def bounds(self, row, key):
+        """Fields ``low`` and ``high`` of SCORE for a tile from ``row``, a block from ``key`` on."""
+        low, high = self.seen(row)
+        return (low - key if self.window else -EVERYTHING,
+                high - key if self.causal else EVERYTHING)
+
+
+@dataclass(frozen=True)
+class Head:
+    """Operands of one head: Q [rows, head], K [keys, head], V^T by pages, O^T by tiles in FP32."""
+
+    q: Tensor
+    k: Tensor
+    vt: Tensor
+    out: Tensor
+
+    @property
+    def size(self):
+        return self.q.columns
+
+    def check(self):
+        """:exc:`ValueError` if the shapes or formats do not fit together."""
+        size, pages, tiles = self.size, upper(self.k.rows, KEYS), upper(self.q.rows, ROWS)
+        if self.k.columns != size or (self.vt.rows, self.vt.columns) != (pages * size, KEYS):
+            raise ValueError(f"Shapes Q {self.q.rows}x{size}, K {self.k.rows}x{self.k.columns}, "
+                             f"V^T {self.vt.rows}x{self.vt.columns} do not make an attention")
+        if (self.out.rows, self.out.columns, self.out.format) != (tiles * size, ROWS, Format.FP32):
+            raise ValueError(f"O^T must be {tiles * size}x{ROWS} in FP32, not {self.out.rows}x"
+                             f"{self.out.columns} in {self.out.format.name}")
+        if size % 32 or not 32 <= size <= 256:
+            raise ValueError(f"Head size must be a multiple of 32 up to 256, not {size}")
+
+
+def flash(head, *, p=Format.E4M3, mask=None, scale=None, tiles=None, local_lines=8192):
+    """Program of one PE for one head.
+
+    Parameters
+    ----------
+    head : Head
+        Operands in memory.
+    p : Format
+        Of P: E4M3, BF16 or FP16.
+    mask : Mask
+        Which keys a row sees; everything if None.
+    scale : float
+        Factor of the scores; ``size ** -0.5`` if None.
+    tiles : range
+        Tiles of 16 rows of Q; all if None. A head with at most 8 rows is done as a pair.
+    local_lines : int
+        Size of local memory [line].
+    """
+    head.check()
+    if p not in (Format.E4M3, Format.BF16, Format.FP16):
+        raise ValueError(f"P must be E4M3, BF16 or FP16, not {p.name}")
+    job = _Flash(head, p, mask or Mask(), head.size ** -0.5 if scale is None else scale,
+                 local_lines)
+    job.emit(range(upper(head.q.rows, ROWS)) if tiles is None else tiles)
+    return job.program
+
+
+class _Flash:
+    """Emits the program: buffers, then the steps (tile, block) with softmax one step behind.
+
+    If all keys fit, they stay in local memory; else each step brings its block in again.
+    """
+
+    def __init__(self, head, p, mask, scale, local_lines):
+        self.head, self.p, self.mask, self.scale = head, p, mask, scale
+        self.program = program = Program(local_lines=local_lines)
+        self.pair = head.q.rows <= PAIRED
+        self.all, self.page = Chunk(0, head.size), Chunk(0, KEYS)
+        q_lines = panel_lines(head.q.format, self.all, ROWS)
+        self.k_lines = panel_lines(head.k.format, self.all, KEYS)
+        self.v_lines = panel_lines(head.vt.format, self.page, head.size)
+        self.out_lines = upper(head.size, 2) if self.pair else head.size
+        self.q = [program.buffer(2 * n) for n in q_lines]
+        self.out = program.buffer(2 * self.out_lines)
+        block, pages = sum(self.k_lines) + sum(self.v_lines), upper(head.k.rows, KEYS)
+        room = (local_lines - program.next_line) // block
+        self.resident = pages <= room
+        held = min(room, pages)
+        if held < min(2, pages):
+            raise ValueError(f"Two blocks of keys need {2 * block} lines, local memory has room "
+                             f"for {room * block}")
+        self.k, self.v = ([program.buffer(held * max(n, 1)) for n in size]
+                          for size in (self.k_lines, self.v_lines))
+        self.places = {}        # resident blocks in the order in which they came
+
+    def emit(self, tiles):
+        """All steps: scores of a step, then the weighing of the one before it."""
+        steps = [(t, *step) for t in tiles for step in self._blocks(t)]
+        order = list(dict.fromkeys(t for t, *_ in steps))
+        self._load_q(order[0])
+        for at, step in enumerate(steps):
+            tile, block, _, first, _ = step
+            fresh = not self.resident or block not in self.places
+            if fresh:
+                self.places[block] = len(self.places)
+                self._load_block(self.head.k, self.all, self.k, block * KEYS, self._keys(block))
+            self._score(step)
+            if first and order.index(tile) + 1 < len(order):
+                self._load_q(order[order.index(tile) + 1])
+            if fresh:
+                self._load_block(self.head.vt, self.page, self.v, block * self.head.size,
+                                 self.head.size)
+            if at:
+                self._weigh(steps[at - 1])
+        self._weigh(steps[-1])
+
+    def _keys(self, block):
+        """Keys that exist in a block."""
+        return min(KEYS, self.head.k.rows - block * KEYS)
+
+    def _blocks(self, tile):
+        """Steps of a tile: (block, keys of it, first, last); a tile that sees nothing has one."""
+        head = self.head
+        start, stop = self.mask.span(tile * ROWS, min(tile * ROWS + ROWS, head.q.rows),
+                                     head.k.rows)
+        run = range(start // KEYS, max(upper(stop, KEYS), start // KEYS + 1))
+        for block in run:
+            keys = max(min(stop - block * KEYS, KEYS), 1)
+            yield block, keys, block == run[0], block == run[-1]
+
+    def _load_q(self, tile):
+        """Bring a tile of Q into an A buffer; for a pair its rows twice."""
+        program, q = self.program, self.head.q
+        rows = min(ROWS, q.rows - tile * ROWS)
+        panel = Panel(q.format, self.head.size)
+        count, scale_count = panel_lines(q.format, self.all, ROWS)
+        halves = 2 if self.pair else 1
+        for half in range(halves):
+            last = half == halves - 1
+            program.dma_in(use(self.q[0], wait=count, release=count * last), q.row(tile * ROWS),
+                           row_bytes=rows * q.row_bytes, offset=half * PAIRED * q.row_bytes)
+            if q.format.is_mx:
+                program.dma_in(use(self.q[1], wait=scale_count, release=scale_count * last),
+                               q.scale_row(tile * ROWS), row_bytes=rows * q.scale_stride,
+                               offset=half * PAIRED * q.scale_stride)
+        program.load_a(
+            Operand(self.q[0], 0, count, count),
+            Operand(self.q[1], 0, scale_count, scale_count) if q.format.is_mx else None,
+            form=q.format, rows=ROWS if self.pair else rows,
+            blocks=blocks(self.head.size, q.format, self.head.k.format),
+            stride=panel.row_lines, scale_stride=panel.scale_stride)
+
+    def _load_block(self, tensor, chunk, cbs, first, rows):
+        """Bring a block of K or a page of V^T in: one run of elements, one of scales."""
+        load(self.program, tensor, chunk, *cbs, first=first, rows=rows)
+
+    def _operands(self, tensor, chunk, cbs, block, rows, held):
+        """CB operands of ``rows`` rows of a block; ``held``: rows of it that came."""
+        sizes, came = (panel_lines(tensor.format, chunk, n) for n in (rows, held))
+        whole = self.k_lines if tensor is self.head.k else self.v_lines
+        operands = []
+        for cb, count, brought, full in zip(cbs, sizes, came, whole, strict=True):
+            offset = self.places[block] * full if self.resident else 0
+            operands.append(Operand(cb, offset, offset + (count if self.resident else brought),
+                                    0 if self.resident else brought))
+        return operands if tensor.format.is_mx else [operands[0], None]
+
+    def _score(self, step):
+        tile, block, keys, first, last = step
+        q, k = self.head.q, self.head.k
+        panel = Panel(k.format, self.head.size)
+        low, high = self.mask.bounds(tile * ROWS, block * KEYS)
+        self.program.score(
+            *self._operands(k, self.all, self.k, block, keys, self._keys(block)),
+            a=q.format, b=k.format, p=self.p, keys=keys,
+            blocks=blocks(self.head.size, q.format, k.format), stride=panel.row_lines,
+            scale_stride=panel.scale_stride, low=low, high=high, factor=self.scale * LOG2_E,
+            share=self.mask.share, first=first, last=last, release_a=last, pair=self.pair)
+
+    def _weigh(self, step):
+        tile, block, keys, first, last = step
+        vt, size, count = self.head.vt, self.head.size, self.out_lines
+        panel = Panel(vt.format, KEYS)
+        self.program.weigh(
+            *self._operands(vt, self.page, self.v, block, size, size),
+            Operand(self.out, 0, count, count * last), p=self.p, b=vt.format, rows=size,
+            blocks=blocks(keys, self.p, vt.format), stride=panel.row_lines,
+            scale_stride=panel.scale_stride, out_stride=1, first=first, last=last, pair=self.pair)
+        if last:
+            self.program.dma_out(use(self.out, wait=count, release=count),
+                                 self.head.out.row(tile * size), row_bytes=count * LINE)
