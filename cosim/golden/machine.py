@@ -6,7 +6,7 @@ order also runs on the hardware, where units run apart, as it needs no more buff
 """
 import numpy as np
 
-from cosim.golden import dot, simd
+from cosim.golden import dot, machine_attention, simd
 from cosim.golden.formats import SPECS, Format
 
 LINE = 64
@@ -36,7 +36,7 @@ class Machine:
         self.memory = memory
         self.local = np.zeros((lines, LINE), np.uint8)
         self.buffers = {}
-        self.a = []
+        self.a, self.blocks, self.state = [], [], None
 
     def run(self, program):
         """Execute a program, yielding at each barrier."""
@@ -55,7 +55,8 @@ class Machine:
     def execute(self, op, w):
         table = {0x00: lambda w: None, 0x01: self._configure, 0x02: lambda w: None,
                  0x10: self._dma_in, 0x11: self._dma_out, 0x12: self._gather,
-                 0x20: self._load_a, 0x21: self._dot, 0x30: self._simd, 0x40: self._transpose}
+                 0x20: self._load_a, 0x21: self._dot, 0x22: self._score,
+                 0x23: self._weigh, 0x30: self._simd, 0x40: self._transpose}
         if op not in table:
             raise Refused(1, 0, f"Opcode {op:#x} is unknown")
         table[op](w)
@@ -195,6 +196,12 @@ class Machine:
             self.a.pop(0)
         end_b()
         end_out()
+
+    def _score(self, w):
+        machine_attention.score(self, w, Refused)
+
+    def _weigh(self, w):
+        machine_attention.weigh(self, w, Refused)
 
     def _simd(self, w):
         simd_command(self, w)

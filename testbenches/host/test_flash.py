@@ -1,0 +1,90 @@
+"""Tests of host/kernels/flash.py: programs executed by golden machines."""
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from host.bench import attention as bench
+from host.driver import Device
+from host.isa import Format
+from host.kernels.flash import Head, Mask, flash
+from host.tensor import Tensor
+from testbenches.host_fake import Configuration, FakePackage
+
+
+def check(job, *, lines=8192, tiles=None):
+    """The kernel's result on golden machines equals the golden model's, bit for bit."""
+    device = Device(FakePackage(Configuration(dies=1, pes=1), lines=lines))
+    operands = bench.packed(job)
+    head = bench.place(device, 0, job, operands)
+    tiles = range(bench.upper(job.queries, 16)) if tiles is None else tiles
+    program = flash(head, p=job.p, mask=job.mask, tiles=tiles, local_lines=lines)
+    device.launch(0, {0: program}).wait()
+    out = Tensor(head.out.row(tiles[0] * job.head), len(tiles) * job.head, 16, Format.FP32)
+    got = bench.rows_of(job, device.get(out), tiles)
+    wanted = bench.expected(job, operands, tiles)
+    np.testing.assert_array_equal(got.view(np.uint32), wanted)
+    return got, program
+
+
+@pytest.mark.parametrize("form, p", [(Format.E4M3, Format.E4M3), (Format.BF16, Format.BF16),
+                                     (Format.BF16, Format.FP16), (Format.E2M1, Format.E4M3),
+                                     (Format.FP16, Format.E4M3)])
+@pytest.mark.parametrize("mask", [Mask(), Mask(causal=True), Mask(causal=True, first=130),
+                                  Mask(causal=True, window=40), Mask(causal=True, share=2)])
+def test_masks_and_formats(form, p, mask):
+    check(bench.Job(queries=37, keys=200, head=32, form=form, p=p, mask=mask))
+
+
+@pytest.mark.parametrize("head", [32, 64, 96, 128, 256])
+def test_head_sizes(head):
+    got, _ = check(bench.Job(queries=20, keys=150, head=head))
+    assert np.isfinite(got).all() and np.abs(got).max() > 0.1
+
+
+@pytest.mark.parametrize("queries", [1, 5, 8])
+@pytest.mark.parametrize("form, p", [(Format.E4M3, Format.E4M3), (Format.BF16, Format.FP16)])
+def test_few_rows_are_done_in_pairs(queries, form, p):
+    check(bench.Job(queries=queries, keys=391, head=64, form=form, p=p, mask=Mask(share=3)))
+    check(bench.Job(queries=queries, keys=300, head=64, form=form, p=p,
+                    mask=Mask(causal=True, first=250, share=1)))
+
+
+def test_keys_that_do_not_fit_stream_again():
+    job = bench.Job(queries=40, keys=700, head=64, mask=Mask(causal=True, first=400))
+    check(job)
+    check(job, lines=1400)
+
+
+def test_some_tiles_alone():
+    check(bench.Job(queries=100, keys=300, head=32, mask=Mask(causal=True, window=30)),
+          tiles=range(2, 5))
+
+
+def test_rows_that_see_nothing_are_zero():
+    got, _ = check(bench.Job(queries=32, keys=100, head=32, mask=Mask(causal=True, first=-20)))
+    assert not got[:20].any() and got[21:].any(1).all()
+
+
+def test_blocks_that_no_row_sees_are_left_out():
+    job = bench.Job(queries=256, keys=256, head=32)
+    count = [sum(int(c[0]) & 255 == 0x22 for c in check(replace(job, mask=mask))[1].commands)
+             for mask in (Mask(), Mask(causal=True), Mask(causal=True, window=20))]
+    assert count == [32, 24, 18]
+
+
+def test_wrong_arguments():
+    device = Device(FakePackage(Configuration(dies=1, pes=1)))
+    job = bench.Job(queries=20, keys=150, head=32)
+    head = bench.place(device, 0, job, bench.packed(job))
+    with pytest.raises(ValueError, match="P must be E4M3, BF16 or FP16, not E2M1"):
+        flash(head, p=Format.E2M1)
+    with pytest.raises(ValueError, match="do not make an attention"):
+        flash(Head(head.q, head.q, head.vt, head.out))
+    with pytest.raises(ValueError, match="O\\^T must be 64x16 in FP32"):
+        flash(Head(head.q, head.k, head.vt, head.q))
+    with pytest.raises(ValueError, match="Two blocks of keys need"):
+        flash(head, local_lines=200)
+    for wrong in ({"window": 3}, {"causal": True, "window": 0}, {"share": 5}):
+        with pytest.raises(ValueError, match="must be"):
+            Mask(**wrong)
