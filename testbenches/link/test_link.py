@@ -275,5 +275,5 @@ def test_link(tmp_path, simulator, full):
     parameters = {} if full else SMALL
     timeout, tries = (190, 16) if full else (SMALL["timeout_cycles"], SMALL["tries"])
     sim.run(Twins(lambda: LinkPair(**parameters)), test_module=__name__, build_dir=tmp_path,
-            simulator=simulator, env={
+            simulator=simulator, fast=True, env={
                 "FULL": "1" if full else "", "TIMEOUT": str(timeout), "TRIES": str(tries)})
