@@ -1,0 +1,67 @@
+"""SCORE commands as the softmax unit reads them, and what its two passes know of a block."""
+from amaranth import *
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.attention.interfaces import GROUP, KEYS, LINE_BITS
+from rtl.mx.formats import Format
+
+LANES = 16                  # FP32 numbers of a line
+POSITIONS_LOG2 = 4          # at most this many rows, as a power of two, share a position
+P_FORMATS = (Format.BF16, Format.FP16, Format.E4M3)
+LINE_INDEX = range(KEYS)    # of a line within its block
+
+
+def score_layout():
+    """A ``SCORE`` command, word by word, see docs/programming-model.md."""
+    return data.StructLayout({
+        "opcode": 8, "reserved0": 8, "tag": 16,
+        "a_format": 4, "b_format": 4, "release": 1, "reserved1": 1, "pair": 1, "first": 1,
+        "last": 1, "reserved2": 3, "format": 4, "share_log2": 3, "reserved3": 1, "soft_cap": 1,
+        "reserved4": 7,
+        "elements": 64, "scales": 64, "sink": 64,
+        "columns": 16, "blocks": 16, "strides": 32,
+        "low": signed(32), "high": signed(32), "scale": 32, "unused": 96})
+
+
+def block_layout():
+    """A block as the second pass sees it: its lines of scores, its groups of 32 keys of P."""
+    return data.StructLayout({"lines": range(KEYS + 1), "groups": range(KEYS // GROUP + 1),
+                              "pair": 1, "first": 1, "last": 1, "format": Format})
+
+
+def maxima_layout():
+    """A block whose scores are stored, with the whole maximum of each row up to here."""
+    return data.StructLayout({"block": block_layout(), "peak": LINE_BITS})
+
+
+class ScoreChecker(wiring.Component):
+    """Says which word of a ``SCORE`` command the softmax unit refuses. Latency is 0 cycles.
+
+    Members
+    -------
+    command : In(score_layout())
+        The command.
+    refused : Out(1)
+        It is refused.
+    field : Out(4)
+        Number of the word, the lowest if several are wrong: 1 (format of P, share, soft cap,
+        which is not there yet, or bits without a meaning), 6 (an operand), 8 (keys).
+    """
+
+    command: In(score_layout())
+    refused: Out(1)
+    field: Out(4)
+
+    def elaborate(self, platform):
+        m = Module()
+        command = self.command
+        known = Cat(command.format == format.value for format in P_FORMATS).any()
+        reserved = Cat(command.reserved1, command.reserved2, command.reserved3,
+                       command.reserved4).any()
+        word1 = ~known | (command.share_log2 > POSITIONS_LOG2) | command.soft_cap | reserved
+        keys = (command.columns == 0) | (command.columns > KEYS)
+        for field, wrong in reversed(((1, word1), (6, command.sink.any()), (8, keys))):
+            with m.If(wrong):
+                m.d.comb += [self.refused.eq(1), self.field.eq(field)]
+        return m

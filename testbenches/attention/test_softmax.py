@@ -1,0 +1,325 @@
+"""Tests of rtl/attention/softmax.py: the cocotb tests, then the pytest function that runs them."""
+import random
+
+import cocotb
+import numpy as np
+
+from cosim.golden.formats import Format
+from rtl.attention.softmax import SoftmaxUnit
+from rtl.pe.interfaces import ErrorCode
+from testbenches import sim
+from testbenches.attention.softmax_bench import (
+    FORMATS,
+    FULL_SPEED,
+    LEAST,
+    LINES,
+    MOST,
+    ONE,
+    Block,
+    new_bench,
+    random_block,
+    random_tile,
+)
+from testbenches.pe.unit_bench import error_of
+
+WORD_KEYS = {Format.BF16: 4, Format.FP16: 4, Format.E4M3: 8}
+
+
+def zero_words(block):
+    """Words of zeros that the groups of a block lack."""
+    keys = WORD_KEYS[block.format]
+    return -(-block.keys // 32) * 32 // keys - -(-block.keys // keys)
+
+
+def period(block):
+    """Cycles of a block in the second pass, as documented."""
+    least = block.lines + 16 + block.pair if block.last else 0
+    return max(block.lines + zero_words(block) + 11, least)
+
+
+def plain_block(keys, format, pair, **fields):
+    return random_block(keys, format, pair, low=LEAST, high=MOST, scale=ONE, **fields)
+
+
+@cocotb.test()
+async def few_small_blocks_have_golden_bits(dut):
+    bench = await new_bench(dut)
+    for format in FORMATS:
+        bench.add(*random_tile([random.randint(1, 12), 5], format, 0))
+        bench.add(*random_tile([random.randint(1, 20), 9], format, 1))
+    await bench.finish()
+    bench.check()
+
+
+@cocotb.test()
+@cocotb.parametrize(pair=[0, 1], empty=[0.03, 0.5], fetch=[0.03, 0.5])
+async def tiles_have_golden_bits_with_gaps_everywhere(dut, pair, empty, fetch):
+    """Blocks of a tile differ in size and format; overlapping ones keep their own fields."""
+    bench = await new_bench(dut, offer=random.choice([0.5, 1.0]), drain=random.choice([0.4, 1.0]),
+                            empty=empty, fetch=fetch)
+    for _ in range(5):
+        tile = random_tile([random.choice([random.randint(1, 40), 32, 64])
+                            for _ in range(random.randint(1, 4))], Format.BF16, pair)
+        for block in tile:
+            block.format = random.choice(FORMATS)
+        bench.add(*tile)
+    await bench.finish()
+    bench.check()
+
+
+@cocotb.test()
+@cocotb.parametrize(pair=[0, 1])
+async def any_number_of_keys_is_padded_with_zeros(dut, pair):
+    bench = await new_bench(dut, **FULL_SPEED)
+    sizes = [*range(1, 18), *random.sample(range(18, 126), 8), 31, 32, 33, 63, 64, 65, 127, 128]
+    for keys in sizes:
+        bench.add(plain_block(keys, random.choice(FORMATS), pair))
+    await bench.finish()
+    bench.check()
+
+
+@cocotb.test()
+@cocotb.parametrize(pair=[0, 1])
+async def limits_may_be_any_numbers(dut, pair):
+    """First and last key seen, around the ends of the block and of 32 bits."""
+    bench = await new_bench(dut, **FULL_SPEED)
+    ends = [LEAST, LEAST + 1, -1000, -17, -16, -15, -8, -1, 0, 1, 5, 22, 23, 24, 127, 128, 129,
+            1000, 1 << 16, (1 << 16) + 3, MOST - 15, MOST - 1, MOST]
+    for n, end in enumerate(ends):
+        for limits in ({"low": end, "high": MOST}, {"low": LEAST, "high": end}):
+            bench.add(random_block(23, FORMATS[n % 3], pair, share=n % 5, **limits))
+    bench.add(random_block(128, Format.E4M3, pair, share=0, low=110, high=112))
+    bench.add(random_block(128, Format.FP16, pair, share=4, low=127, high=127))
+    await bench.finish()
+    bench.check()
+
+
+@cocotb.test()
+@cocotb.parametrize(pair=[0, 1])
+async def special_scores_and_scales(dut, pair):
+    """NaN, infinities, subnormal and huge numbers, in scores and scale; rows that see nothing."""
+    bench = await new_bench(dut, **FULL_SPEED)
+    for scale in (0, 1, 0x80000001, 0x7F800000, 0xFF800000, 0x7FC00001, 0x7F7FFFFF, ONE):
+        tile = random_tile([14, 9, 14], random.choice(FORMATS), pair, scale=scale)
+        for block in tile:
+            rows = len(block.scores)
+            wild = random_block(block.keys, block.format, pair).scores
+            block.scores = np.where(np.random.random((rows, 1)) < 0.5, wild, block.scores)
+        bench.add(*tile)
+    nothing = random_tile([7, 7, 7], Format.E4M3, pair, low=3, high=2, share=1, scale=ONE)
+    bench.add(*nothing)
+    await bench.finish()
+    bench.check()
+
+
+@cocotb.test()
+async def maxima_move_or_stay(dut):
+    """Rows whose maximum moves in some blocks only, by one or by a lot; sums that cancel to zero.
+
+    A maximum that moves by more than 2^7 leaves a factor of zero or a subnormal one.
+    """
+    bench = await new_bench(dut, **FULL_SPEED)
+    rises = [0, 0, 1, 3, 130, 148, 150, 1e9, -4, -200, 0.25, -0.25, 1 / 3, 7, 2.5e37, -1e30]
+    for format in FORMATS:
+        tile = random_tile([8, 3, 11, 5], format, 0, low=LEAST, high=MOST, scale=ONE)
+        for n, block in enumerate(tile):
+            noise = np.random.random(block.scores.shape).astype(np.float32)
+            rise = np.float32(n) * np.array(rises, np.float32)
+            block.scores = (rise[:, None] + noise).astype(np.float32).view(np.uint32)
+        bench.add(*tile)
+    await bench.finish()
+    bench.check()
+
+
+@cocotb.test()
+@cocotb.parametrize(pair=[0, 1])
+async def throughput_is_as_documented(dut, pair):
+    """One line a cycle into the first pass; the second pass sets the pace of the blocks."""
+    bench = await new_bench(dut, **FULL_SPEED)
+    sizes = [64, 128, 64, 64, 96, 33, 33, 1, 1, 1, 31, 32, 128, 128, 50]
+    blocks = [plain_block(keys, format, pair, first=int(n == 0), last=int(n in (3, 9, 14)))
+              for n, (keys, format) in enumerate(zip(sizes, (FORMATS * 5)[:15], strict=True))]
+    bench.add(*blocks)
+    await bench.finish()
+    bench.check()
+    ends = np.cumsum([block.lines for block in blocks])
+    taken, full = bench.take_cycles, bench.full_cycles
+    before = -1000
+    for n, block in enumerate(blocks):
+        lines = taken[ends[n] - block.lines:ends[n]]
+        assert lines[-1] - lines[0] == block.lines - 1
+        start = max(lines[-1] + 4 + pair, before)
+        assert full[n] == start + block.lines + zero_words(block) + 10, f"block {n}"
+        before = start + period(block)
+    assert full[3] - full[2] == full[2] - full[1] == blocks[2].lines + 11
+    factors = sorted(set(bench.factor_cycles))
+    assert len(factors) == len(blocks)
+    for n, block in enumerate(blocks):
+        delay = factors[n] - (full[n] - zero_words(block))  # of factors behind the last code
+        assert delay == (6 + pair if block.last else 0)
+
+
+@cocotb.test()
+@cocotb.parametrize(pair=[0, 1])
+async def a_block_of_one_line_may_follow_at_once(dut, pair):
+    """Its fields do not reach the block before, whose maximum is on its way."""
+    bench = await new_bench(dut, **FULL_SPEED)
+    for n in range(3):
+        tile = random_tile([40, 1], Format.BF16, pair)
+        tile[1].format = FORMATS[n]
+        bench.add(*tile)
+        await bench.finish()
+    bench.check()
+
+
+@cocotb.test()
+async def scores_of_two_blocks_are_taken_while_no_buffer_is_free(dut):
+    bench = await new_bench(dut, **FULL_SPEED | {"empty": 0})
+    bench.add(*[plain_block(8, Format.FP16, 0) for _ in range(5)])
+    for _ in range(200):
+        await bench.step()
+    assert len(bench.blocks) == 2 and len(bench.factors) == 2
+    assert len(bench.take_cycles) == 8 * 4 and len(bench.scores) == 8
+    counters = int(dut.unit__counters.value)
+    bench.empty = 1
+    await bench.finish()
+    bench.check()
+    starved, blocked = (counters >> 32 * n & 0xFFFFFFFF for n in (1, 2))
+    assert blocked > 100 and starved < 10
+
+
+@cocotb.test()
+async def factors_wait_in_a_queue_of_two(dut):
+    """A third block does not start before one of them was taken; its P is not handed over."""
+    bench = await new_bench(dut, **FULL_SPEED | {"fetch": 0})
+    bench.add(*random_tile([20, 20, 20], Format.E4M3, 0))
+    for _ in range(200):
+        await bench.step()
+    assert len(bench.blocks) == 2 and not bench.words and dut.factors__valid.value
+    bench.fetch = 1
+    await bench.finish()
+    bench.check()
+
+
+@cocotb.test()
+async def waiting_words_delay_nothing_else(dut):
+    """While P waits, the scores of the next block are taken."""
+    bench = await new_bench(dut, **FULL_SPEED | {"drain": 0})
+    bench.add(*random_tile([40, 40], Format.BF16, 0))
+    for _ in range(150):
+        await bench.step()
+    assert len(bench.take_cycles) == 80 and dut.p__word__valid.value and not bench.blocks
+    bench.drain = 0.3
+    await bench.finish()
+    bench.check()
+
+
+@cocotb.test()
+async def counters_tell_lines_and_waits(dut):
+    bench = await new_bench(dut, **FULL_SPEED | {"offer": 0})
+    bench.add(*random_tile([30, 20], Format.BF16, 1))
+    for _ in range(50):
+        await bench.step()
+    counters = [int(dut.unit__counters.value) >> 32 * n & 0xFFFFFFFF for n in range(5)]
+    assert counters[0] == 0 and 35 < counters[1] < 50 and counters[4] == 0
+    bench.offer = 1
+    await bench.finish()
+    counters = [int(dut.unit__counters.value) >> 32 * n & 0xFFFFFFFF for n in range(5)]
+    assert counters[2] < 10 and counters[3] == 2 and counters[4] == 25
+    # of the second block 4 lines are taken before the second pass works on the first one
+    assert counters[0] == 15 + 4 + sum(period(block) - 1 for block, *_ in bench.expected)
+    dut.unit__launch.value = 1
+    await bench.step()
+    dut.unit__launch.value = 0
+    await bench.step()
+    assert int(dut.unit__counters.value) == 0
+    bench.check()
+
+
+BAD = {
+    "format_fp32": ({"word1": 0xF << 16, "set": 0}, 1),
+    "format_e5m2": ({"word1": 0xF << 16, "set": 4 << 16}, 1),
+    "share_5": ({"word1": 7 << 20, "set": 5 << 20}, 1),
+    "soft_cap": ({"word1": 1 << 24, "set": 1 << 24}, 1),
+    **{f"bit_{n}": ({"word1": 1 << n, "set": 1 << n}, 1) for n in (9, 13, 14, 15, 23, 25, 31)},
+    "sink": ({"w6": 6}, 6), "sink_release": ({"w7": 1 << 16}, 6),
+    "no_keys": ({"w8": 5 << 16}, 8), "129_keys": ({"w8": 129}, 8), "many": ({"w8": 1 << 15}, 8),
+    "lowest_first": ({"word1": 1 << 9, "set": 1 << 9, "w6": 6, "w8": 0}, 1),
+    "sink_before_keys": ({"w6": 6, "w8": 0}, 6),
+}
+
+
+def bad_command(block, *, word1=0, set=0, **words):
+    """A command with some bits of word 1 replaced, and other words."""
+    value = block.command(tag=9, **words)
+    return value & ~(word1 << 32) | set << 32
+
+
+@cocotb.test()
+@cocotb.parametrize(fault=list(BAD))
+async def bad_fields_are_refused(dut, fault):
+    """The block before ends, nothing starts after; after a clear the unit works."""
+    bench = await new_bench(dut, **FULL_SPEED)
+    bench.buffers[0] = [8, 8]       # what the reserved operand may name
+    bench.pointers[0, 0] = 0
+    changes, word = BAD[fault]
+    bench.add(*random_tile([6], Format.FP16, 0))
+    bench.commands += [bad_command(random_block(4, Format.BF16, 0), **changes),
+                       random_block(4, Format.BF16, 0).command()]
+    assert await bench.fail() == (ErrorCode.BAD_FIELD.value, word, 9)
+    bench.scores = [0]
+    for _ in range(60):
+        await bench.step()
+    bench.check()
+    assert len(bench.take_cycles) == 6
+    bench.scores.clear()
+    dut.i__valid.value = 0
+    await bench.clear()
+    bench.add(*random_tile([5, 3], Format.E4M3, 0))
+    await bench.finish()
+    bench.check()
+    assert not error_of(dut)[0]
+
+
+@cocotb.test()
+@cocotb.parametrize(cycles=[1, 7, 25, 45, 56, 62, 70, 90, 150])
+async def clear_returns_to_the_start(dut, cycles):
+    """Whatever is under way, the next block is right, and starts anew though it is no first one."""
+    bench = await new_bench(dut, **FULL_SPEED | {"fetch": 0, "drain": random.choice([0.6, 1.0])})
+    bench.add(*random_tile([37, 20, 9, 30], Format.E4M3, 0, low=LEAST, high=MOST))
+    for _ in range(cycles + 12):
+        await bench.step()
+    bench.scores.clear()
+    dut.i__valid.value = 0
+    await bench.clear()
+    bench.used, bench.words = 0, []
+    bench.blocks.clear()
+    bench.stalled.clear()
+    bench.fetch, skip = 1, len(bench.expected)
+    block = plain_block(21, Format.FP16, 1, first=1)
+    bench.add(block)
+    bench.commands[-1] &= ~(1 << 43)    # the golden model had it as a first block
+    bench.add(*random_tile([5, 3], Format.BF16, 0))
+    bench.expected = bench.expected[skip:]
+    await bench.finish()
+    bench.check()
+
+
+@cocotb.test()
+async def a_row_of_scores_of_minus_infinity_gives_zeros(dut):
+    bench = await new_bench(dut)
+    scores = np.full((16, 6), 0xFF800000, np.uint32)
+    scores[8:, 2] = ONE
+    bench.add(Block(scores, Format.E4M3))
+    await bench.finish()
+    bench.check()
+    words = [int(word) for word in bench.blocks[0][1]]
+    assert all(word & (1 << 512) - 1 == 0 for word in words) and words[0] >> 512
+    assert bench.factors[0]["inverse"] & (1 << 256) - 1 == 0
+
+
+@sim.on_simulators
+def test_softmax(tmp_path, simulator):
+    sim.run(SoftmaxUnit(lines=LINES), test_module=__name__, build_dir=tmp_path,
+            simulator=simulator,
+            testcase="few_small_blocks_have_golden_bits" if simulator == "icarus" else None)
