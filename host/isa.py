@@ -20,6 +20,8 @@ class Op(enum.IntEnum):
     GATHER = 0x12
     LOAD_A = 0x20
     DOT = 0x21
+    SCORE = 0x22
+    WEIGH = 0x23
     SIMD = 0x30
     TRANSPOSE = 0x40
 

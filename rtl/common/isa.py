@@ -26,6 +26,8 @@ class Opcode(enum.Enum, shape=8):
     GATHER = 0x12
     LOAD_A = 0x20
     DOT = 0x21
+    SCORE = 0x22
+    WEIGH = 0x23
     SIMD = 0x30
     TRANSPOSE = 0x40
 
