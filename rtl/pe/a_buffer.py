@@ -1,8 +1,9 @@
-"""The two operand-A buffers of a dot-product engine."""
+"""The two operand-A buffers of a dot-product engine, and the two P buffers beside them."""
 from amaranth import *
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl.attention.interfaces import WORDS, PFill, p_content_layout
 from rtl.common.place import Place
 from rtl.mx.formats import Format
 from rtl.pe.interfaces import LINE_BITS
@@ -10,6 +11,9 @@ from rtl.pe.operand_tensor import BUFFER_LINES, BUFFER_SCALES
 
 BEAT_BITS = 256     # most element bits of a beat and row: 32 MX8 or 16 BF16 elements
 SCALE_WORDS = BUFFER_SCALES // 8
+LINE_WORDS = LINE_BITS // 64
+P_LINES = WORDS // LINE_WORDS       # lines of a row in a P buffer
+SCALE_ONE = 127
 
 
 def content_layout():
@@ -59,17 +63,43 @@ def select_scale(word, index):
     return (word >> (index << 3))[:8]
 
 
+def take_turns(m, fill, release, layout, *, kind, prefix=""):
+    """Two buffers filled through ``fill`` and emptied by ``release`` in turn.
+
+    Gives which is filled, which is read, whether that one is full, and what it holds.
+    """
+    count = Signal(range(3), name=f"{prefix}count")
+    filling, reading = Signal(name=f"{prefix}filling"), Signal(name=f"{prefix}reading")
+    contents = Array(Signal(layout, name=f"{prefix}content{i}") for i in range(2))
+    m.d.comb += fill.free.eq(count != 2)
+    m.d.sync += [count.eq(count + fill.full - release),
+                 filling.eq(filling ^ fill.full), reading.eq(reading ^ release)]
+    with m.If(fill.full):
+        m.d.sync += contents[filling].eq(fill.content)
+    m.d.sync += [Assert(~fill.full | (count != 2), f"{kind} buffer was filled twice"),
+                 Assert(~release | (count != 0), f"{kind} buffer was released twice")]
+    return filling, reading, count != 0, contents[reading]
+
+
 class ARow(wiring.Component):
-    """One row of both A buffers: 64 lines of elements and 32 words of scales.
+    """One row of both A buffers, 64 lines of elements and 32 words of scales, and of the P buffers.
 
     ``elements`` and ``scale`` follow a read of line and word after 1 cycle, and then ``place`` of
     the beat; they stay until the next read. Throughput is 1 line and word a cycle, both ways.
+
+    Parameters
+    ----------
+    attention : bool
+        There are P buffers: 8 lines more. Their words are written one by one.
 
     Members
     -------
     write_line, write_word : In(1)
         Write in this cycle, at ``line_address`` with ``elements_in``, or at ``word_address`` with
         ``scales_in``.
+    write_p : In(8)
+        With ``attention``: write ``p_in`` to these words of the line at ``line_address``, if not
+        ``write_line``.
     read_line, read_word : In(1)
         Read in this cycle at ``line``, ``word``.
     place : In(place_layout())
@@ -80,29 +110,32 @@ class ARow(wiring.Component):
         Scale of the beat.
     """
 
-    write_line: In(1)
-    line_address: In(6)
-    elements_in: In(LINE_BITS)
-    write_word: In(1)
-    word_address: In(5)
-    scales_in: In(64)
-    read_line: In(1)
-    line: In(6)
-    read_word: In(1)
-    word: In(5)
-    place: In(place_layout())
-    elements: Out(BEAT_BITS)
-    scale: Out(8)
+    def __init__(self, *, attention=False):
+        self.attention = attention
+        self._lines = 2 * BUFFER_LINES + (2 * P_LINES if attention else 0)
+        super().__init__({
+            "write_line": In(1), "line_address": In(range(self._lines)),
+            "elements_in": In(LINE_BITS), "write_word": In(1), "word_address": In(5),
+            "scales_in": In(64), "read_line": In(1), "line": In(range(self._lines)),
+            "read_word": In(1), "word": In(5), "place": In(place_layout()),
+            "elements": Out(BEAT_BITS), "scale": Out(8)}
+            | ({"write_p": In(LINE_WORDS), "p_in": In(64)} if attention else {}))
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.lines = lines = memory.Memory(shape=LINE_BITS, depth=2 * BUFFER_LINES, init=[])
+        m.submodules.lines = lines = memory.Memory(shape=LINE_BITS, depth=self._lines, init=[])
         m.submodules.words = words = memory.Memory(shape=64, depth=2 * SCALE_WORDS, init=[])
-        line_write, line_read = lines.write_port(), lines.read_port()
+        if self.attention:
+            line_write = lines.write_port(granularity=64)
+            enable = self.write_line.replicate(LINE_WORDS) | self.write_p
+            line_in = Mux(self.write_line, self.elements_in, self.p_in.replicate(LINE_WORDS))
+        else:
+            line_write, enable, line_in = lines.write_port(), self.write_line, self.elements_in
+        line_read = lines.read_port()
         word_write, word_read = words.write_port(), words.read_port()
         m.d.comb += [
-            line_write.en.eq(self.write_line), line_write.addr.eq(self.line_address),
-            line_write.data.eq(self.elements_in),
+            line_write.en.eq(enable), line_write.addr.eq(self.line_address),
+            line_write.data.eq(line_in),
             word_write.en.eq(self.write_word), word_write.addr.eq(self.word_address),
             word_write.data.eq(self.scales_in),
             line_read.en.eq(self.read_line), line_read.addr.eq(self.line),
@@ -114,16 +147,18 @@ class ARow(wiring.Component):
 
 
 class ABuffers(wiring.Component):
-    """Two A buffers, filled and emptied in turn.
+    """Two A buffers, filled and emptied in turn, and with ``attention`` two P buffers likewise.
 
     A buffer that was filled can be read from the next cycle on, one that was released be filled.
-    Elements and scale of a beat follow its read after 1 cycle. Both are empty after reset.
-    Source: this project's choice.
+    Elements and scale of a beat follow its read after 1 cycle. All are empty after reset. P shares
+    the memory of A: a word of P waits while a line of A is written. Source: this project's choice.
 
     Parameters
     ----------
     rows : int
         Rows of operand A. :exc:`ValueError` unless in 1 to 16.
+    attention : bool
+        There are P buffers: 4 lines a row, without scales.
 
     Members
     -------
@@ -143,43 +178,74 @@ class ABuffers(wiring.Component):
         Scale of the beat.
     release : In(1)
         That buffer is no longer wanted.
+    p : In(PFill(rows=rows))
+        With ``attention``: from the softmax unit. No word is taken while no buffer is free, nor
+        in the cycle of ``full``.
+    p_full, p_content, p_release
+        With ``attention``: ``full``, ``content`` and ``release`` of the P buffers.
+    weigh : In(1)
+        With ``attention``: what is read in this cycle is P; its scale is one.
     """
 
-    def __init__(self, *, rows):
+    def __init__(self, *, rows, attention=False):
         if not isinstance(rows, int) or not 1 <= rows <= 16:
             raise ValueError(f"Rows must be in 1 to 16, not {rows!r}")
         self.rows = rows
+        self.attention = attention
         super().__init__({
             "fill": In(AFill()), "full": Out(1), "content": Out(content_layout()),
             "read_line": In(1), "line": In(range(BUFFER_LINES)), "read_word": In(1),
             "word": In(range(SCALE_WORDS)), "place": In(place_layout()),
             "elements": Out(BEAT_BITS).array(self.rows), "scale": Out(8).array(self.rows),
-            "release": In(1)})
+            "release": In(1)} | ({
+                "p": In(PFill(rows=rows)), "p_full": Out(1), "p_content": Out(p_content_layout()),
+                "p_release": In(1), "weigh": In(1)} if attention else {}))
 
     def elaborate(self, platform):
         m = Module()
-        count, filling, reading = Signal(range(3)), Signal(), Signal()
-        contents = Array(Signal(content_layout(), name=f"content{i}") for i in range(2))
-        m.d.comb += [self.fill.free.eq(count != 2), self.full.eq(count != 0),
-                     self.content.eq(contents[reading])]
-        m.d.sync += [count.eq(count + self.fill.full - self.release),
-                     filling.eq(filling ^ self.fill.full), reading.eq(reading ^ self.release)]
-        with m.If(self.fill.full):
-            m.d.sync += contents[filling].eq(self.fill.content)
-        m.d.sync += [Assert(~self.fill.full | (count != 2), "an A buffer was filled twice"),
-                     Assert(~self.release | (count != 0), "an A buffer was released twice")]
-        for i in range(self.rows):
-            m.submodules[f"row{i}"] = row = Place(ARow())
+        filling, reading, full, content = take_turns(m, self.fill, self.release, content_layout(),
+                                                     kind="an A")
+        m.d.comb += [self.full.eq(full), self.content.eq(content)]
+        rows = [Place(ARow(attention=self.attention)) for _ in range(self.rows)]
+        line_in, line_out = Cat(self.fill.line, filling), Cat(self.line, reading)
+        if self.attention:
+            line_in, line_out, scaled = self._share(m, rows, line_in, line_out)
+        for i, row in enumerate(rows):
+            m.submodules[f"row{i}"] = row
             m.d.comb += [
                 row.write_line.eq(self.fill.element_valid & (self.fill.row == i)),
-                row.line_address.eq(Cat(self.fill.line, filling)),
+                row.line_address.eq(line_in),
                 row.elements_in.eq(self.fill.elements),
                 row.write_word.eq(self.fill.scale_valid & (self.fill.scale_row == i)),
                 row.word_address.eq(Cat(self.fill.word, filling)),
                 row.scales_in.eq(self.fill.scales),
-                row.read_line.eq(self.read_line), row.line.eq(Cat(self.line, reading)),
+                row.read_line.eq(self.read_line), row.line.eq(line_out),
                 row.read_word.eq(self.read_word), row.word.eq(Cat(self.word, reading)),
                 row.place.eq(self.place), self.elements[i].eq(row.elements),
-                self.scale[i].eq(row.scale),
+                self.scale[i].eq(Mux(scaled, row.scale, SCALE_ONE) if self.attention
+                                 else row.scale),
             ]
         return m
+
+    def _share(self, m, rows, line_in, line_out):
+        """The P buffers, in the lines after those of the A buffers.
+
+        Gives the address that the rows write to, and the one they read from; and, 1 cycle later,
+        whether it was one of A.
+        """
+        filling, reading, full, content = take_turns(
+            m, self.p, self.p_release, p_content_layout(), kind="a P", prefix="p_")
+        word, scaled = self.p.word.payload, Signal()
+        place, moves = Signal(LINE_WORDS), Signal()
+        m.d.comb += [
+            self.p_full.eq(full), self.p_content.eq(content),
+            self.p.word.ready.eq(~self.fill.element_valid & self.p.free & ~self.p.full),
+            moves.eq(self.p.word.valid & self.p.word.ready),
+            place.eq(Mux(moves, 1 << word.index[:3], 0)),
+        ]
+        m.d.sync += scaled.eq(~self.weigh)
+        for i, row in enumerate(rows):
+            m.d.comb += [row.write_p.eq(place), row.p_in.eq(word.data[i])]
+        first = 2 * BUFFER_LINES        # a multiple of the lines of both P buffers
+        return (Mux(self.fill.element_valid, line_in, first | Cat(word.index[3:], filling)),
+                Mux(self.weigh, first | Cat(self.line[:2], reading), line_out), scaled)

@@ -85,8 +85,9 @@ class BStream(wiring.Component):
     A beat that needs a new line or word takes it; its elements and scales are there 1 cycle later.
     The first line of a job can be taken 3 cycles after the job, its first scales 4. With no refusal
     by local memory, a group of ``g`` rows of ``n`` lines and ``b`` beats takes ``max(b, g * n)``
-    cycles, so that one beat leaves every cycle from 9 MX4 blocks a row on, and with any one-lane
-    pair of formats. Empty after reset. Source: this project's choice.
+    cycles, so that one beat leaves every cycle from 9 MX4 blocks a row on, with any one-lane pair
+    of formats, and with two rows of an even number of blocks of 32 bytes; the walk of lines loses
+    one cycle between jobs. Empty after reset. Source: this project's choice.
 
     Parameters
     ----------
@@ -94,12 +95,14 @@ class BStream(wiring.Component):
         Size of local memory [line].
     lanes : int
         Rows of B in a group.
+    pairs : bool
+        Jobs may ask for groups of two rows, with beats of 256 bits.
 
     Members
     -------
-    i : In(stream.Signature(line_walk_layout(lines=lines)))
+    i : In(stream.Signature(line_walk_layout(lines=lines, pairs=pairs)))
         Elements to read.
-    i_scales : In(stream.Signature(scale_walk_layout(lines=lines)))
+    i_scales : In(stream.Signature(scale_walk_layout(lines=lines, pairs=pairs)))
         Scales to read.
     read_elements, read_scales : Out(LocalRead(lines=lines))
         Ports of local memory.
@@ -117,30 +120,36 @@ class BStream(wiring.Component):
         Elements of lane 0.
     more_elements : Out(128).array(lanes - 1)
         Elements of the other lanes.
+    pair_elements : Out(256)
+        With ``pairs``: all elements of lane 1.
     scales : Out(8).array(lanes)
         Scales.
     """
 
-    def __init__(self, *, lines, lanes):
+    def __init__(self, *, lines, lanes, pairs=False):
         self.lines = lines
         self.lanes = lanes
+        self.pairs = pairs
         super().__init__({
-            "i": In(stream.Signature(line_walk_layout(lines=lines))),
-            "i_scales": In(stream.Signature(scale_walk_layout(lines=lines))),
+            "i": In(stream.Signature(line_walk_layout(lines=lines, pairs=pairs))),
+            "i_scales": In(stream.Signature(scale_walk_layout(lines=lines, pairs=pairs))),
             "read_elements": Out(LocalRead(lines=lines)),
             "read_scales": Out(LocalRead(lines=lines)),
             "line_ready": Out(1), "word_ready": Out(lanes), "take_line": In(1),
             "take_words": In(lanes), "place": In(place_layout()), "elements": Out(BEAT_BITS),
-            "more_elements": Out(128).array(lanes - 1), "scales": Out(8).array(lanes)})
+            "more_elements": Out(128).array(lanes - 1), "scales": Out(8).array(lanes)}
+            | ({"pair_elements": Out(BEAT_BITS)} if pairs else {}))
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.walk = walk = LineWalk(lines=self.lines, lanes=self.lanes)
-        m.submodules.fetch = fetch = ScaleFetch(lines=self.lines, lanes=self.lanes)
+        options = {"lines": self.lines, "lanes": self.lanes, "pairs": self.pairs}
+        m.submodules.walk = walk = LineWalk(**options)
+        m.submodules.fetch = fetch = ScaleFetch(**options)
         connect(m, flipped(self.i), walk.i)
         connect(m, flipped(self.i_scales), fetch.i)
         connect(m, flipped(self.read_scales), fetch.read)
-        lanes = [BLane(bits=BEAT_BITS if i == 0 else 128) for i in range(self.lanes)]
+        whole = 2 if self.pairs else 1      # lanes with beats of 256 bits
+        lanes = [BLane(bits=BEAT_BITS if i < whole else 128) for i in range(self.lanes)]
 
         # Lines: a slot holds one line of every lane; it is reserved with the first of them.
         asked, address = Signal(), self.read_elements.address
@@ -184,4 +193,6 @@ class BStream(wiring.Component):
                 lane.place.eq(self.place), self.scales[i].eq(lane.scale),
                 (self.more_elements[i - 1] if i else self.elements).eq(lane.elements),
             ]
+        if self.pairs:
+            m.d.comb += self.pair_elements.eq(lanes[1].elements)
         return m

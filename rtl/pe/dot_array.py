@@ -12,6 +12,7 @@ from rtl.pe.a_buffer import BEAT_BITS
 from rtl.pe.beat_sequencer import Path, beat_layout
 from rtl.pe.interfaces import LINE_BITS
 
+HALF = 8        # rows of A that share a row of B in a pair
 STAGES = 4      # raw operand, decoded operand, dot product, accumulator
 CELLS = {Path.MX4: Mx4Cell, Path.MX8: Mx8Cell, Path.WIDE: Wide16Cell}
 
@@ -94,16 +95,18 @@ class PathArray(wiring.Component):
         Kind of cell.
     rows, lanes : int
         Rows of A and lanes of B.
+    halves : bool
+        There is one lane, and each 8 rows of A have an operand B of their own.
 
     Members
     -------
     a_codes : In(128 or 256).array(rows)
         Packed elements of A.
-    b_codes : In(128 or 256).array(lanes)
+    b_codes : In(128 or 256).array(lanes), or with ``halves`` .array(2)
         Packed elements of B.
     a_format, b_format : In(Format)
         Their formats.
-    a_scales, b_scales : In(8).array(rows), In(8).array(lanes)
+    a_scales, b_scales : In(8).array(rows), In(8).array(lanes), or with ``halves`` .array(2)
         Their scales.
     valid, first, last : In(1)
         Of the decoded blocks, as every cell has them.
@@ -111,30 +114,35 @@ class PathArray(wiring.Component):
         Accumulators, FP32.
     """
 
-    def __init__(self, *, path, rows, lanes):
+    def __init__(self, *, path, rows, lanes, halves=False):
+        if halves and (lanes != 1 or rows != 2 * HALF):
+            raise ValueError(f"Halves must be of 16 rows and 1 lane, not {rows!r} and {lanes!r}")
         self.path = path.name
         self.rows = rows
         self.lanes = lanes
+        self.halves = halves
         bits = 128 if path == Path.MX4 else BEAT_BITS
+        edges = 2 if halves else lanes
         super().__init__({
-            "a_codes": In(bits).array(rows), "b_codes": In(bits).array(lanes),
+            "a_codes": In(bits).array(rows), "b_codes": In(bits).array(edges),
             "a_format": In(Format), "b_format": In(Format), "a_scales": In(8).array(rows),
-            "b_scales": In(8).array(lanes), "valid": In(1), "first": In(1), "last": In(1),
+            "b_scales": In(8).array(edges), "valid": In(1), "first": In(1), "last": In(1),
             "acc": Out(32).array(lanes, rows)})
 
     def elaborate(self, platform):
         m = Module()
         path = Path[self.path]
         edges = {"a": [], "b": []}
-        for side, count in (("a", self.rows), ("b", self.lanes)):
+        for side, count in (("a", self.rows), ("b", len(self.b_codes))):
             for i in range(count):
                 m.submodules[f"{side}{i}"] = edge = Place(OperandEdge(path=path, side=side))
                 m.d.comb += [edge.codes.eq(getattr(self, f"{side}_codes")[i]),
                              edge.format.eq(getattr(self, f"{side}_format")),
                              edge.scale.eq(getattr(self, f"{side}_scales")[i])]
                 edges[side].append(edge)
-        for i, b_edge in enumerate(edges["b"]):
+        for i in range(self.lanes):
             for r, a_edge in enumerate(edges["a"]):
+                b_edge = edges["b"][r // HALF if self.halves else i]
                 m.submodules[f"cell{i}_{r}"] = cell = Place(CELLS[path]())
                 connect(m, a_edge.o, cell.a)
                 connect(m, b_edge.o, cell.b)
@@ -157,10 +165,13 @@ class DotArray(wiring.Component):
         Rows of A, 1 to 16.
     lanes : int
         Lanes of B.
+    attention : bool
+        Beats may be of scores. With 16 rows a beat may have a pair of rows of B: rows 8 to 15 of A
+        then take lane 1.
 
     Members
     -------
-    beat : In(beat_layout(lanes=lanes))
+    beat : In(beat_layout(lanes=lanes, attention=attention))
         What the operands are.
     a_format, b_format : In(Format)
         Formats.
@@ -172,43 +183,54 @@ class DotArray(wiring.Component):
         Block of B for lane 0.
     b_more_elements : In(128).array(lanes - 1)
         Blocks of B for the other lanes.
+    b_pair_elements : In(256)
+        With ``attention`` and 16 rows: block of B for lane 1.
     b_scales : In(8).array(lanes)
         Their scales.
     put : Out(1)
         Sums are finished.
     group : Out(range(lanes + 1))
         In how many lanes.
+    scores : Out(1)
+        With ``attention``: they are scores.
     lines : Out(512).array(lanes)
         One line a lane: an FP32 sum for each row, zero for rows that do not count.
     """
 
-    def __init__(self, *, rows, lanes):
+    def __init__(self, *, rows, lanes, attention=False):
         if not isinstance(rows, int) or not 1 <= rows <= 16:
             raise ValueError(f"Rows must be in 1 to 16, not {rows!r}")
         self.rows = rows
         self.lanes = lanes
+        self.attention = attention
+        self.pairs = attention and rows == 2 * HALF
         super().__init__({
-            "beat": In(beat_layout(lanes=lanes)), "a_format": In(Format), "b_format": In(Format),
+            "beat": In(beat_layout(lanes=lanes, attention=attention)),
+            "a_format": In(Format), "b_format": In(Format),
             "a_elements": In(BEAT_BITS).array(rows), "a_scales": In(8).array(rows),
             "b_elements": In(BEAT_BITS), "b_more_elements": In(128).array(lanes - 1),
             "b_scales": In(8).array(lanes), "put": Out(1), "group": Out(range(lanes + 1)),
-            "lines": Out(LINE_BITS).array(lanes)})
+            "lines": Out(LINE_BITS).array(lanes)} | ({"scores": Out(1)} if attention else {})
+            | ({"b_pair_elements": In(BEAT_BITS)} if self.pairs else {}))
 
     def elaborate(self, platform):
         m = Module()
         stages = [self.beat]
         for i in range(STAGES):
-            stage = Signal(beat_layout(lanes=self.lanes), name=f"stage{i}")
+            stage = Signal.like(self.beat, name=f"stage{i}")
             m.d.sync += stage.eq(stages[-1])
             stages.append(stage)
         final = stages[-1]
+        if self.attention:
+            m.d.comb += self.scores.eq(final.scores)
 
+        upper = self._upper(m) if self.pairs else None
         sums = {}
         for path in Path:
             name = path.name.lower()
             under_way = Cat(stage.valid & (stage.path == path) for stage in stages[:-1]).any()
             gated_domain(m, name=name, enable=ResetSignal("sync") | under_way)
-            sums[path] = self._place(m, path, name, stages[2])
+            sums[path] = self._place(m, path, name, stages[2], upper)
         m.d.comb += [self.put.eq(final.valid & final.last), self.group.eq(final.group)]
         counted = Signal(self.rows)
         m.d.comb += counted.eq((1 << final.rows) - 1)
@@ -221,11 +243,19 @@ class DotArray(wiring.Component):
                 m.d.comb += line[32 * r:32 * (r + 1)].eq(Mux(counted[r], value, 0))
         return m
 
-    def _place(self, m, path, name, beat):
+    def _upper(self, m):
+        """Block of B and its scale for the upper half of the rows."""
+        codes, scale = Signal(BEAT_BITS, name="upper_codes"), Signal(8, name="upper_scale")
+        m.d.comb += [codes.eq(Mux(self.beat.pair, self.b_pair_elements, self.b_elements)),
+                     scale.eq(Mux(self.beat.pair, self.b_scales[1], self.b_scales[0]))]
+        return codes, scale
+
+    def _place(self, m, path, name, beat, upper):
         """The cells of one path; gives their accumulators, by lane and row."""
         lanes = self.lanes if path == Path.MX4 else 1
+        halves = upper is not None and path != Path.MX4
         m.submodules[name] = array = Place(
-            PathArray(path=path, rows=self.rows, lanes=lanes), domain=name)
+            PathArray(path=path, rows=self.rows, lanes=lanes, halves=halves), domain=name)
         m.d.comb += [
             array.a_format.eq(self.a_format), array.b_format.eq(self.b_format),
             array.valid.eq(beat.valid & (beat.path == path)),
@@ -236,4 +266,6 @@ class DotArray(wiring.Component):
         for i in range(lanes):
             codes = self.b_more_elements[i - 1] if i else self.b_elements
             m.d.comb += [array.b_codes[i].eq(codes), array.b_scales[i].eq(self.b_scales[i])]
+        if halves:
+            m.d.comb += [array.b_codes[1].eq(upper[0]), array.b_scales[1].eq(upper[1])]
         return array.acc

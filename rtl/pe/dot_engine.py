@@ -3,10 +3,12 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from rtl.attention.interfaces import PFill
+from rtl.common.isa import OPCODE, Opcode, word
 from rtl.pe.a_buffer import ABuffers, AFill
 from rtl.pe.b_stream import BStream
 from rtl.pe.beat_sequencer import MOST_BLOCKS, BeatSequencer
-from rtl.pe.dot_array import DotArray
+from rtl.pe.dot_array import HALF, DotArray
 from rtl.pe.drain import Drain
 from rtl.pe.frontend import OperandField, UnitFrontend
 from rtl.pe.interfaces import LINE_BITS, BufferPort, LocalRead, UnitPort
@@ -24,14 +26,20 @@ from rtl.pe.operand_tensor import (
 class DotEngine(wiring.Component):
     """Carries out the first half of ``DOT``: sums for each row of B and all rows of A.
 
-    A command takes ``blocks * ceil(columns / n)`` cycles, where ``n`` is ``lanes`` for MX4 x MX4
-    and 1 for all other pairs of formats, and at most 4 cycles more if the one before it kept the
-    engine busy; with fewer than 9 MX4 blocks a row, ``max(blocks, lanes * lines of a row)`` instead
-    of ``blocks``. A line leaves 9 cycles after the beat that ended its sum. This holds if local
+    With ``attention`` also of ``SCORE``, whose lines leave by a stream of their own, and of
+    ``WEIGH``, whose operand A is the oldest full P buffer; both may take the rows of B in pairs: a
+    line then holds row n for rows 0 to 7 of A, and row n + 1 for rows 8 to 15 (or, after the last
+    of an odd number, anything).
+
+    A command takes ``blocks * ceil(columns / n)`` cycles, where ``n`` is ``lanes`` for MX4 x MX4,
+    2 for a pair and else 1, and at most 4 cycles more if the one before it kept the engine busy;
+    ``max(blocks, n * lines of a row)`` instead of ``blocks`` with fewer than 9 MX4 blocks a row,
+    and for a pair. A line leaves 9 cycles after the beat that ended its sum. This holds if local
     memory never refuses and the drain is taken.
-    The command is refused with ``BAD_FIELD`` for word 1 (a format; the A buffer holds another), 8
-    (no rows of B; no blocks, too many, or not as many as the A buffer) or 9 (a stride). Counters:
-    busy, a beat is issued; starved, it waits for operands; blocked, for the drain; word 4, beats.
+    The command is refused with ``BAD_FIELD`` for word 1 (a format; the A or P buffer holds another;
+    a pair of ``DOT``, of MX4 x MX4, or with other than 16 rows), 8 (no rows of B; no blocks, too
+    many, or not as many as the A or P buffer) or 9 (a stride). Counters: busy, a beat is issued;
+    starved, it waits for operands; blocked, for the drain; word 4, beats.
 
     Parameters
     ----------
@@ -41,6 +49,8 @@ class DotEngine(wiring.Component):
         Rows of operand A, 1 to 16.
     lanes : int
         Rows of operand B that MX4 takes at once.
+    attention : bool
+        ``SCORE`` and ``WEIGH`` are there. :exc:`ValueError` with less than two lanes.
 
     Members
     -------
@@ -54,16 +64,27 @@ class DotEngine(wiring.Component):
         Operand B.
     o : Out(stream.Signature(512))
         Finished columns, 16 FP32 sums each, to the reduction engine.
+    p : In(PFill(rows=rows))
+        With ``attention``: from the softmax unit. No word is taken while a line of A is written, no
+        P buffer is free, or one is handed over.
+    o_scores : Out(stream.Signature(512))
+        With ``attention``: finished columns of ``SCORE``, to the softmax unit.
     """
 
-    def __init__(self, *, lines, rows=16, lanes=3):
+    def __init__(self, *, lines, rows=16, lanes=3, attention=False):
+        if attention and lanes < 2:
+            raise ValueError(f"Lanes must be at least 2 for attention, not {lanes!r}")
         self.lines = lines
         self.rows = rows
         self.lanes = lanes
+        self.attention = attention
+        self.pairs = attention and rows == 2 * HALF
         super().__init__({
             "unit": Out(UnitPort()), "buffers": Out(BufferPort(lines=lines)), "fill": In(AFill()),
             "elements": Out(LocalRead(lines=lines)), "scales": Out(LocalRead(lines=lines)),
-            "o": Out(stream.Signature(LINE_BITS))})
+            "o": Out(stream.Signature(LINE_BITS))} | ({
+                "p": In(PFill(rows=rows)), "o_scores": Out(stream.Signature(LINE_BITS))}
+                if attention else {}))
 
     def elaborate(self, platform):
         m = Module()
@@ -73,11 +94,12 @@ class DotEngine(wiring.Component):
         connect(m, flipped(self.buffers), frontend.buffers)
         core = Module()
         m.submodules.core = ResetInserter(self.unit.clear)(core)
-        core.submodules.a = a = ABuffers(rows=self.rows)
-        core.submodules.b = b = BStream(lines=self.lines, lanes=self.lanes)
-        core.submodules.sequencer = sequencer = BeatSequencer(lanes=self.lanes)
-        core.submodules.array = array = DotArray(rows=self.rows, lanes=self.lanes)
-        core.submodules.drain = drain = Drain(lanes=self.lanes)
+        core.submodules.a = a = ABuffers(rows=self.rows, attention=self.attention)
+        core.submodules.b = b = BStream(lines=self.lines, lanes=self.lanes, pairs=self.pairs)
+        options = {"lanes": self.lanes, "attention": self.attention}
+        core.submodules.sequencer = sequencer = BeatSequencer(**options)
+        core.submodules.array = array = DotArray(rows=self.rows, **options)
+        core.submodules.drain = drain = Drain(**options)
         connect(core, flipped(self.fill), a.fill)
         connect(core, flipped(self.elements), b.read_elements)
         connect(core, flipped(self.scales), b.read_scales)
@@ -108,6 +130,8 @@ class DotEngine(wiring.Component):
             core.d.comb += [array.b_scales[i].eq(b.scales[i]), drain.lines[i].eq(array.lines[i])]
             if i:
                 core.d.comb += array.b_more_elements[i - 1].eq(b.more_elements[i - 1])
+        if self.attention:
+            self._attend(core, a, b, sequencer, array, drain)
 
         beats = frontend.extra[0]
         with m.If(self.unit.launch):
@@ -116,9 +140,20 @@ class DotEngine(wiring.Component):
             m.d.sync += beats.eq(beats + 1)
         return m
 
+    def _attend(self, m, a, b, sequencer, array, drain):
+        """What only SCORE and WEIGH need."""
+        connect(m, flipped(self.p), a.p)
+        connect(m, drain.o_scores, flipped(self.o_scores))
+        m.d.comb += [
+            sequencer.p_full.eq(a.p_full), sequencer.p_content.eq(a.p_content),
+            a.weigh.eq(sequencer.weigh), a.p_release.eq(sequencer.p_release),
+            drain.scores.eq(array.scores)]
+        if self.pairs:
+            m.d.comb += array.b_pair_elements.eq(b.pair_elements)
+
     def _decode(self, m, job, b, sequencer):
         """Fill in the jobs; tell whether the command is bad, where, and whether B has scales."""
-        words = [job.payload.command[32 * i:32 * (i + 1)] for i in range(16)]
+        words = [word(job.payload.command, i) for i in range(16)]
         a_format, b_format = words[1][:4], words[1][4:8]
         columns, blocks = words[8][:16], words[8][16:]
         stride, scale_stride = words[9][:16], words[9][16:]
@@ -129,6 +164,10 @@ class DotEngine(wiring.Component):
         count = Signal(16)
         m.d.comb += [half.eq(wide & mx), count.eq(row_scales(blocks, half))]
         together = ~wide & (block_log2(a_format, 0) == 1) & (block_log2(b_format, 0) == 1)
+        bad_format = ~(is_mx(a_format) | is_wide(a_format)) | ~(mx | is_wide(b_format))
+        if self.attention:
+            together, bad_pair = self._decode_pair(m, words, together, b, sequencer)
+            bad_format |= bad_pair
         lines, scales, beats = b.i.payload, b.i_scales.payload, sequencer.i.payload
         m.d.comb += [
             lines.grant.eq(grants[0]), lines.stride_lines.eq(stride), lines.rows.eq(columns),
@@ -140,12 +179,25 @@ class DotEngine(wiring.Component):
             beats.a.eq(a_format), beats.b.eq(b_format), beats.release.eq(words[1][8]),
             beats.columns.eq(columns), beats.blocks.eq(blocks),
         ]
-        bad_format = ~(is_mx(a_format) | is_wide(a_format)) | ~(mx | is_wide(b_format))
         bad_size = (columns == 0) | (blocks == 0) | (blocks > MOST_BLOCKS)
         bad_stride = ~stride_fits(stride, grants[0], columns) | (mx & ~(
             scales_fit(scale_stride, count) & stride_fits(scale_stride[6:], grants[1], columns)))
         return (bad_format | bad_size | bad_stride,
                 Mux(bad_format, 1, Mux(bad_size, 8, 9)), mx)
+
+    def _decode_pair(self, m, words, together, b, sequencer):
+        """Fill in what SCORE and WEIGH add to the jobs.
+
+        Tells whether rows of B go together, and whether they do not but should be a pair.
+        """
+        opcode, pair = words[0][OPCODE], words[1][10]
+        beats = sequencer.i.payload
+        m.d.comb += [beats.weigh.eq(opcode == Opcode.WEIGH), beats.pair.eq(pair),
+                     beats.scores.eq(opcode == Opcode.SCORE)]
+        if not self.pairs:
+            return together, pair
+        m.d.comb += [b.i.payload.pair.eq(pair), b.i_scales.payload.walk.pair.eq(pair)]
+        return together | pair, pair & (together | ~(beats.weigh | beats.scores))
 
     def _fork(self, m, job, bad, mx, b, sequencer):
         """Each of the three takes a job when it can; the job is accepted with the last of them."""

@@ -1,4 +1,4 @@
-"""Finished sums of the dot products, on their way to the reduction engine."""
+"""Finished sums of the dot products, on their way to the reduction engine or softmax unit."""
 from amaranth import *
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -12,13 +12,16 @@ class Drain(wiring.Component):
     """Queue of finished groups: takes up to ``lanes`` lines at once, gives one line a cycle.
 
     A place is reserved when the last beat of a group is issued, so that a group always finds one.
-    The first line of a group comes 2 cycles after it was put. Empty after reset. Source: this
-    project's choice.
+    The first line of a group comes 2 cycles after it was put. Lines leave in order, those of scores
+    and all others on streams of their own; a line that is stalled holds up all that follow. Empty
+    after reset. Source: this project's choice.
 
     Parameters
     ----------
     lanes : int
         Lines of a group.
+    attention : bool
+        Groups may be scores.
 
     Members
     -------
@@ -32,15 +35,22 @@ class Drain(wiring.Component):
         Lines of the group, at least 1.
     lines : In(512).array(lanes)
         The lines.
+    scores : In(1)
+        With ``attention``: they are scores.
     o : Out(stream.Signature(512))
         Lines in order.
+    o_scores : Out(stream.Signature(512))
+        With ``attention``: scores in order.
     """
 
-    def __init__(self, *, lanes):
+    def __init__(self, *, lanes, attention=False):
         self.lanes = lanes
+        self.attention = attention
         super().__init__({"room": Out(1), "reserve": In(1), "put": In(1),
                           "group": In(range(lanes + 1)), "lines": In(LINE_BITS).array(lanes),
-                          "o": Out(stream.Signature(LINE_BITS))})
+                          "o": Out(stream.Signature(LINE_BITS))} | ({
+                              "scores": In(1), "o_scores": Out(stream.Signature(LINE_BITS))}
+                              if attention else {}))
 
     def elaborate(self, platform):
         m = Module()
@@ -53,11 +63,14 @@ class Drain(wiring.Component):
         lane, which = Signal(range(self.lanes)), Signal(range(self.lanes))
         outputs = []
         step, leaves = Signal(), Signal()
+        valid, ready = self.o.valid, self.o.ready       # of the line that leaves
+        if self.attention:
+            valid, ready = self._route(m, write, read, step)
         m.d.comb += [
             self.room.eq(free != 0),
             group_write.addr.eq(write), group_write.data.eq(self.group),
             group_write.en.eq(self.put), group_read.addr.eq(read),
-            step.eq((filled != 0) & (~self.o.valid | self.o.ready)),
+            step.eq((filled != 0) & (~valid | ready)),
             leaves.eq(step & (lane == group_read.data - 1)),
         ]
         m.d.sync += [Assert(~self.put | (free + filled < SLOTS), "a group without a place"),
@@ -71,7 +84,20 @@ class Drain(wiring.Component):
             outputs.append(out.data)
         m.d.comb += self.o.payload.eq(Array(outputs)[which])
         with m.If(step):
-            m.d.sync += [self.o.valid.eq(1), which.eq(lane), lane.eq(Mux(leaves, 0, lane + 1))]
-        with m.Elif(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
+            m.d.sync += [valid.eq(1), which.eq(lane), lane.eq(Mux(leaves, 0, lane + 1))]
+        with m.Elif(ready):
+            m.d.sync += valid.eq(0)
         return m
+
+    def _route(self, m, write, read, step):
+        """Offer the line that leaves to the stream it belongs to; gives its valid and ready."""
+        kinds, scores = Signal(SLOTS), Signal()     # of the groups that wait, of that line
+        valid, ready = Signal(), Signal()
+        with m.If(self.put):
+            m.d.sync += kinds.bit_select(write, 1).eq(self.scores)
+        with m.If(step):
+            m.d.sync += scores.eq(kinds.bit_select(read, 1))
+        m.d.comb += [self.o.valid.eq(valid & ~scores), self.o_scores.valid.eq(valid & scores),
+                     self.o_scores.payload.eq(self.o.payload),
+                     ready.eq(Mux(scores, self.o_scores.ready, self.o.ready))]
+        return valid, ready

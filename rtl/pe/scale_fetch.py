@@ -11,9 +11,9 @@ LINE_WORDS = 8      # words of a line
 ROW_SCALES = 128    # most scales of a row
 
 
-def scale_walk_layout(*, lines):
+def scale_walk_layout(*, lines, pairs=False):
     """A job for :class:`ScaleFetch`: ``scales`` of each row; ``walk.count`` is filled in."""
-    return data.StructLayout({"walk": line_walk_layout(lines=lines),
+    return data.StructLayout({"walk": line_walk_layout(lines=lines, pairs=pairs),
                               "scales": range(ROW_SCALES + 1)})
 
 
@@ -36,10 +36,12 @@ class ScaleFetch(wiring.Component):
         Size of local memory [line].
     lanes : int
         Rows of a group.
+    pairs : bool
+        Jobs may ask for groups of two.
 
     Members
     -------
-    i : In(stream.Signature(scale_walk_layout(lines=lines)))
+    i : In(stream.Signature(scale_walk_layout(lines=lines, pairs=pairs)))
         Jobs. Rows that start inside a line end in it; those that start inside a word end in it.
     read : Out(LocalRead(lines=lines))
         Port of local memory.
@@ -59,22 +61,23 @@ class ScaleFetch(wiring.Component):
         A job is under way or a word is still to come.
     """
 
-    def __init__(self, *, lines, lanes):
+    def __init__(self, *, lines, lanes, pairs=False):
         self.lines = lines
         self.lanes = lanes
+        self.pairs = pairs
         super().__init__({
-            "i": In(stream.Signature(scale_walk_layout(lines=lines))),
+            "i": In(stream.Signature(scale_walk_layout(lines=lines, pairs=pairs))),
             "read": Out(LocalRead(lines=lines)), "lane": Out(range(lanes)),
             "words": Out(range(LINE_WORDS + 1)), "room": In(1), "asked": Out(1),
             "valid": Out(1), "word": Out(scale_word_layout(lanes=lanes)), "busy": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.walk = walk = LineWalk(lines=self.lines, lanes=self.lanes)
+        m.submodules.walk = walk = LineWalk(lines=self.lines, lanes=self.lanes, pairs=self.pairs)
         job, asking = self.i.payload, walk.o.payload
         tail = Signal(range(LINE_WORDS + 1))    # words of the last line of a row
         pause = Signal(range(LINE_WORDS))       # cycles until the next line may be asked for
-        for name, _ in line_walk_layout(lines=self.lines):
+        for name, _ in line_walk_layout(lines=self.lines, pairs=self.pairs):
             if name != "count":
                 m.d.comb += getattr(walk.i.payload, name).eq(getattr(job.walk, name))
         m.d.comb += [
