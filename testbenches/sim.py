@@ -83,7 +83,8 @@ def run(component, *, test_module, build_dir, simulator="verilator", testcase=No
     """
     source = verilog.write(component, name="dut", path=Path(build_dir) / "dut.v")
     text = source.read_text()
-    digest = hashlib.sha256((with_public_ports(text) + simulator + repr(ARGS) + str(trace) + str(fast)).encode()).hexdigest()[:16]
+    identity = with_public_ports(text) + simulator + repr(ARGS) + str(trace) + str(fast)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     built = CACHE / f"{simulator}_{digest}"
     old_env = dict(os.environ)
     os.environ.update(verilator_environment())
