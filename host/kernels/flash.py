@@ -8,12 +8,13 @@ tensor of 128 columns, keys past the end zero. The output is O^T by tiles of 16 
 from dataclasses import dataclass
 
 from host.isa import LINE, ROWS, Format, Operand, blocks
-from host.kernels.dots import Chunk, Panel, load, panel_lines
+from host.kernels.dots import Chunk, Panel, panel_lines
 from host.kernels.matmul import upper
 from host.program import Program, use
 from host.tensor import Tensor
 
 KEYS = 128                  # keys of a block
+GROUP = 8                   # blocks whose scales come together where keys are streamed
 PAIRED = ROWS // 2          # most rows of Q of a pair
 EVERYTHING = 1 << 30        # more keys than there are
 LOG2_E = 1.4426950408889634
@@ -112,7 +113,9 @@ def flash(head, *, p=Format.E4M3, mask=None, scale=None, tiles=None, local_lines
 class _Flash:
     """Emits the program: buffers, then the steps (tile, block) with softmax one step behind.
 
-    If all keys fit, they stay in local memory; else each step brings its block in again.
+    If all keys fit, they stay in local memory; else each step brings its block in again. The scales
+    of up to 8 such steps come together: the fabric interface has two transfers under way, and a
+    short one between two long ones would keep it waiting for memory.
     """
 
     def __init__(self, head, p, mask, scale, local_lines):
@@ -121,46 +124,58 @@ class _Flash:
         self.pair = head.q.rows <= PAIRED
         self.all, self.page = Chunk(0, head.size), Chunk(0, KEYS)
         q_lines = panel_lines(head.q.format, self.all, ROWS)
-        self.k_lines = panel_lines(head.k.format, self.all, KEYS)
-        self.v_lines = panel_lines(head.vt.format, self.page, head.size)
+        self.lines = {"k": panel_lines(head.k.format, self.all, KEYS),
+                      "v": panel_lines(head.vt.format, self.page, head.size)}
         self.out_lines = upper(head.size, 2) if self.pair else head.size
         self.q = [program.buffer(2 * n) for n in q_lines]
         self.out = program.buffer(2 * self.out_lines)
-        block, pages = sum(self.k_lines) + sum(self.v_lines), upper(head.k.rows, KEYS)
-        room = (local_lines - program.next_line) // block
-        self.resident = pages <= room
-        held = min(room, pages)
-        if held < min(2, pages):
-            raise ValueError(f"Two blocks of keys need {2 * block} lines, local memory has room "
-                             f"for {room * block}")
-        self.k, self.v = ([program.buffer(held * max(n, 1)) for n in size]
-                          for size in (self.k_lines, self.v_lines))
+        pages, room = upper(head.k.rows, KEYS), local_lines - program.next_line
+        elements, scales = (sum(side) for side in zip(*self.lines.values(), strict=True))
+        self.resident = pages * (elements + scales) <= room
+        held = pages if self.resident else (room - 2 * GROUP * scales) // elements
+        if held < 2 and not self.resident:
+            raise ValueError(f"Two blocks of keys need {2 * elements + 2 * GROUP * scales} lines, "
+                             f"local memory has room for {room}")
+        groups = held if self.resident else 2 * GROUP
+        self.buffers = {side: (program.buffer(held * n), program.buffer(groups * n_scales))
+                        for side, (n, n_scales) in self.lines.items()}
         self.places = {}        # resident blocks in the order in which they came
 
     def emit(self, tiles):
         """All steps: scores of a step, then the weighing of the one before it."""
         steps = [(t, *step) for t in tiles for step in self._blocks(t)]
+        groups = self._groups(steps)
         order = list(dict.fromkeys(t for t, *_ in steps))
+        used = [step[1] for step in steps]
+        fresh = [not self.resident or block not in used[:at] for at, block in enumerate(used)]
         self._load_q(order[0])
         for at, step in enumerate(steps):
             tile, block, _, first, _ = step
-            fresh = not self.resident or block not in self.places
-            if fresh:
+            if fresh[at]:
                 self.places[block] = len(self.places)
-                self._load_block(self.head.k, self.all, self.k, block * KEYS, self._keys(block))
-            self._score(step)
+                self._load("k", block, groups[at])
+            self._score(step, groups[at])
             if first and order.index(tile) + 1 < len(order):
                 self._load_q(order[order.index(tile) + 1])
-            if fresh:
-                self._load_block(self.head.vt, self.page, self.v, block * self.head.size,
-                                 self.head.size)
             if at:
-                self._weigh(steps[at - 1])
-        self._weigh(steps[-1])
+                self._finish(steps, groups, fresh, at - 1)
+        self._finish(steps, groups, fresh, len(steps) - 1)
 
-    def _keys(self, block):
-        """Keys that exist in a block."""
-        return min(KEYS, self.head.k.rows - block * KEYS)
+    def _finish(self, steps, groups, fresh, at):
+        """The second half of a step; values come in after the next step's keys."""
+        if fresh[at]:
+            self._load("v", steps[at][1], groups[at])
+        self._weigh(steps[at], groups[at])
+
+    def _groups(self, steps):
+        """For each step (place in its group, steps of the group): those that share scale loads."""
+        groups = []
+        for tile in dict.fromkeys(t for t, *_ in steps):
+            count = sum(t == tile for t, *_ in steps)
+            for at in range(0, count, GROUP):
+                size = 1 if self.resident else min(GROUP, count - at)
+                groups += [(i, size) for i in range(min(GROUP, count - at))]
+        return [(0, 1)] * len(steps) if self.resident else groups
 
     def _blocks(self, tile):
         """Steps of a tile: (block, keys of it, first, last); a tile that sees nothing has one."""
@@ -175,18 +190,15 @@ class _Flash:
     def _load_q(self, tile):
         """Bring a tile of Q into an A buffer; for a pair its rows twice."""
         program, q = self.program, self.head.q
-        rows = min(ROWS, q.rows - tile * ROWS)
+        rows, copies = min(ROWS, q.rows - tile * ROWS), 2 if self.pair else 1
         panel = Panel(q.format, self.head.size)
         count, scale_count = panel_lines(q.format, self.all, ROWS)
-        halves = 2 if self.pair else 1
-        for half in range(halves):
-            last = half == halves - 1
-            program.dma_in(use(self.q[0], wait=count, release=count * last), q.row(tile * ROWS),
-                           row_bytes=rows * q.row_bytes, offset=half * PAIRED * q.row_bytes)
-            if q.format.is_mx:
-                program.dma_in(use(self.q[1], wait=scale_count, release=scale_count * last),
-                               q.scale_row(tile * ROWS), row_bytes=rows * q.scale_stride,
-                               offset=half * PAIRED * q.scale_stride)
+        program.dma_in(use(self.q[0], wait=count, release=count), q.row(tile * ROWS), rows=copies,
+                       row_bytes=rows * q.row_bytes, local_stride=PAIRED * q.row_bytes)
+        if q.format.is_mx:
+            program.dma_in(use(self.q[1], wait=scale_count, release=scale_count),
+                           q.scale_row(tile * ROWS), rows=copies, row_bytes=rows * q.scale_stride,
+                           local_stride=PAIRED * q.scale_stride)
         program.load_a(
             Operand(self.q[0], 0, count, count),
             Operand(self.q[1], 0, scale_count, scale_count) if q.format.is_mx else None,
@@ -194,42 +206,68 @@ class _Flash:
             blocks=blocks(self.head.size, q.format, self.head.k.format),
             stride=panel.row_lines, scale_stride=panel.scale_stride)
 
-    def _load_block(self, tensor, chunk, cbs, first, rows):
-        """Bring a block of K or a page of V^T in: one run of elements, one of scales."""
-        load(self.program, tensor, chunk, *cbs, first=first, rows=rows)
+    def _side(self, side):
+        """Tensor, its rows of a block, the chunk of a row."""
+        return ((self.head.k, KEYS, self.all) if side == "k"
+                else (self.head.vt, self.head.size, self.page))
 
-    def _operands(self, tensor, chunk, cbs, block, rows, held):
-        """CB operands of ``rows`` rows of a block; ``held``: rows of it that came."""
-        sizes, came = (panel_lines(tensor.format, chunk, n) for n in (rows, held))
-        whole = self.k_lines if tensor is self.head.k else self.v_lines
-        operands = []
-        for cb, count, brought, full in zip(cbs, sizes, came, whole, strict=True):
-            offset = self.places[block] * full if self.resident else 0
-            operands.append(Operand(cb, offset, offset + (count if self.resident else brought),
-                                    0 if self.resident else brought))
-        return operands if tensor.format.is_mx else [operands[0], None]
+    def _rows(self, side, block, count=1):
+        """Rows that ``count`` blocks from ``block`` on have."""
+        tensor, each, _ = self._side(side)
+        return min(count * each, tensor.rows - block * each)
 
-    def _score(self, step):
+    def _load(self, side, block, group):
+        """Bring a block of K or a page of V^T in; with the first of a group the scales of all."""
+        tensor, each, chunk = self._side(side)
+        elements, scales = self.buffers[side]
+        first, rows = block * each, self._rows(side, block)
+        count = panel_lines(tensor.format, chunk, rows)[0]
+        self.program.dma_in(use(elements, wait=count, release=count), tensor.row(first),
+                            row_bytes=count * LINE)
+        if tensor.format.is_mx and group[0] == 0:
+            rows = self._rows(side, block, group[1])
+            count = panel_lines(tensor.format, chunk, rows)[1]
+            self.program.dma_in(use(scales, wait=count, release=count), tensor.scale_row(first),
+                                row_bytes=rows * tensor.scale_stride)
+
+    def _operands(self, side, block, group, rows):
+        """CB operands of ``rows`` rows of a block."""
+        tensor, _, chunk = self._side(side)
+        (elements, scales), full = self.buffers[side], self.lines[side]
+        count, scale_count = panel_lines(tensor.format, chunk, rows)
+        held = self._rows(side, block)
+        if self.resident:
+            at, scale_at = (self.places[block] * n for n in full)
+            drop = scale_drop = 0
+        else:
+            at, scale_at = 0, group[0] * full[1]
+            drop = panel_lines(tensor.format, chunk, held)[0]
+            final = group[0] == group[1] - 1
+            scale_drop = scale_at + panel_lines(tensor.format, chunk, held)[1] if final else 0
+        operands = (Operand(elements, at, max(at + count, drop), drop),
+                    Operand(scales, scale_at, max(scale_at + scale_count, scale_drop), scale_drop))
+        return operands if tensor.format.is_mx else (operands[0], None)
+
+    def _score(self, step, group):
         tile, block, keys, first, last = step
         q, k = self.head.q, self.head.k
         panel = Panel(k.format, self.head.size)
         low, high = self.mask.bounds(tile * ROWS, block * KEYS)
         self.program.score(
-            *self._operands(k, self.all, self.k, block, keys, self._keys(block)),
-            a=q.format, b=k.format, p=self.p, keys=keys,
+            *self._operands("k", block, group, keys), a=q.format, b=k.format, p=self.p, keys=keys,
             blocks=blocks(self.head.size, q.format, k.format), stride=panel.row_lines,
             scale_stride=panel.scale_stride, low=low, high=high, factor=self.scale * LOG2_E,
             share=self.mask.share, first=first, last=last, release_a=last, pair=self.pair)
 
-    def _weigh(self, step):
+    def _weigh(self, step, group):
         tile, block, keys, first, last = step
         vt, size, count = self.head.vt, self.head.size, self.out_lines
         panel = Panel(vt.format, KEYS)
         self.program.weigh(
-            *self._operands(vt, self.page, self.v, block, size, size),
-            Operand(self.out, 0, count, count * last), p=self.p, b=vt.format, rows=size,
-            blocks=blocks(keys, self.p, vt.format), stride=panel.row_lines,
-            scale_stride=panel.scale_stride, out_stride=1, first=first, last=last, pair=self.pair)
+            *self._operands("v", block, group, size), Operand(self.out, 0, count, count * last),
+            p=self.p, b=vt.format, rows=size, blocks=blocks(keys, self.p, vt.format),
+            stride=panel.row_lines, scale_stride=panel.scale_stride, out_stride=1, first=first,
+            last=last, pair=self.pair)
         if last:
             self.program.dma_out(use(self.out, wait=count, release=count),
                                  self.head.out.row(tile * size), row_bytes=count * LINE)
