@@ -1,0 +1,93 @@
+"""System tests of fused attention: jobs and mistakes on the co-simulated package."""
+import pytest
+
+from host.bench import attention as bench
+from host.driver import Device, DeviceError
+from host.isa import Code, Format, Region, Unit, address
+from host.kernels.flash import Mask
+from host.outcome import Options
+from host.program import Program, use
+from host.transport import open_package
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def device():
+    with open_package(Options(threads=2)) as transport:
+        yield Device(transport)
+
+
+JOBS = {
+    "whole tiles": bench.Job(queries=32, keys=256, head=64),
+    "causal, ragged": bench.Job(queries=40, keys=300, head=32, mask=Mask(causal=True, first=100)),
+    "window, BF16": bench.Job(queries=20, keys=200, head=64, form=Format.BF16, p=Format.BF16,
+                              mask=Mask(causal=True, window=50, first=100)),
+    "heads that share keys": bench.Job(queries=24, keys=140, head=96,
+                                       mask=Mask(causal=True, share=2, first=70)),
+    "decoding": bench.Job(queries=8, keys=300, head=64, mask=Mask(share=3)),
+    "FP16 P, head of 256": bench.Job(queries=16, keys=130, head=256, form=Format.BF16,
+                                     p=Format.FP16),
+}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_attention_is_bit_exact(device, name):
+    done = bench.execute(device, JOBS[name], heads=2, dies=(0, 1))
+    assert done.compared == done.equal > 0
+
+
+def refused(device, field, change, unit=Unit.SOFTMAX, code=Code.BAD_FIELD):
+    """A program with a wrong SCORE or WEIGH ends in an error; then a right one runs."""
+    program = Program()
+    keys, scales, out = program.buffer(64), program.buffer(8), program.buffer(16)
+    program.dma_in(use(keys, wait=48, release=48), address(0, Region.SRAM), row_bytes=48 * 64)
+    program.dma_in(use(scales, wait=4, release=4), address(0, Region.SRAM), row_bytes=256)
+    program.load_a(use(keys, wait=16), use(scales, wait=1), form=Format.E4M3, rows=16, blocks=2,
+                   stride=1, scale_stride=2)
+    change(program, keys, scales, out)
+    with pytest.raises(DeviceError) as caught:
+        device.launch(0, {2: program}, watchdog=5000).wait(2_000_000)
+    completion = caught.value.completion
+    assert (completion.code, completion.unit) == (code, unit)
+    assert code == Code.WATCHDOG or completion.field == field
+    done = bench.execute(device, bench.Job(queries=5, keys=40, head=32), heads=3)
+    assert done.compared == done.equal > 0
+
+
+def score(program, elements, scales, **changes):
+    options = {"a": Format.E4M3, "b": Format.E4M3, "p": Format.E4M3, "keys": 32, "blocks": 2,
+               "stride": 1, "scale_stride": 2, "low": -100, "high": 100, "factor": 1.0,
+               "first": True, "last": True, "release_a": True} | changes
+    program.score(use(elements, wait=32), use(scales, wait=1), **options)
+
+
+@pytest.mark.parametrize("field, changes", [
+    (1, {"p": Format.E2M1}), (1, {"share": 5}), (8, {"keys": 129}), (8, {"keys": 0})])
+def test_fields_that_the_softmax_unit_does_not_take(device, field, changes):
+    refused(device, field, lambda p, k, s, o: score(p, k, s, **changes))
+
+
+@pytest.mark.parametrize("field, changes", [
+    (1, {"a": Format.E5M2}), (8, {"blocks": 1}), (1, {"a": Format.E2M1, "b": Format.E2M1,
+                                                      "pair": True})])
+def test_fields_that_the_dot_product_engine_does_not_take(device, field, changes):
+    refused(device, field, lambda p, k, s, o: score(p, k, s, **changes), unit=Unit.DOT)
+
+
+@pytest.mark.parametrize("field, p, blocks", [(1, Format.BF16, 2), (8, Format.E4M3, 2)])
+def test_p_of_another_kind(device, field, p, blocks):
+    def change(program, keys, scales, out):
+        score(program, keys, scales)
+        program.weigh(use(keys, wait=16), use(scales, wait=1), use(out, wait=16, release=16), p=p,
+                      b=Format.E4M3, rows=16, blocks=blocks, stride=1, scale_stride=2,
+                      out_stride=1, first=True, last=True)
+    refused(device, field, change, unit=Unit.DOT)
+
+
+def test_weighing_without_scores_is_found_by_the_watchdog(device):
+    def change(program, keys, scales, out):
+        program.weigh(use(keys, wait=16), use(scales, wait=1), use(out, wait=16, release=16),
+                      p=Format.E4M3, b=Format.E4M3, rows=16, blocks=1, stride=1, scale_stride=2,
+                      out_stride=1, first=True, last=True)
+    refused(device, None, change, unit=Unit.DOT, code=Code.WATCHDOG)
