@@ -1,11 +1,9 @@
 """Reduction engine: finished columns, plus earlier partial sums, into local memory."""
 from amaranth import *
-from amaranth.lib import memory, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from rtl.common.clockgate import gated_domain
-from rtl.common.fp32 import Adder
-from rtl.common.place import Place
+from rtl.attention.interfaces import factors_layout
 from rtl.pe.frontend import OperandField, UnitFrontend
 from rtl.pe.interfaces import (
     LINE_BITS,
@@ -16,61 +14,48 @@ from rtl.pe.interfaces import (
     LocalWrite,
     UnitPort,
 )
+from rtl.pe.line_path import LinePath
 from rtl.pe.operand_tensor import stride_fits
 
-DEPTH = 4       # lines under way: covers read, add and write at a line a cycle
-LANES = 16      # FP32 values of a line
-
-
-class LineAdder(wiring.Component):
-    """Adds two lines as 16 FP32 values each, every one rounded to nearest even.
-
-    Latency is 1 cycle (the operands are registered), throughput a line a cycle.
-
-    Members
-    -------
-    line, old : In(512)
-        Terms.
-    o : Out(512)
-        Sums of the terms of the cycle before.
-    """
-
-    line: In(LINE_BITS)
-    old: In(LINE_BITS)
-    o: Out(LINE_BITS)
-
-    def elaborate(self, platform):
-        m = Module()
-        line, old = Signal(LINE_BITS), Signal(LINE_BITS)
-        m.d.sync += [line.eq(self.line), old.eq(self.old)]
-        sums = []
-        for i in range(LANES):
-            m.submodules[f"add{i}"] = adder = Place(Adder())
-            m.d.comb += [adder.a.eq(old.word_select(i, 32)), adder.b.eq(line.word_select(i, 32))]
-            sums.append(adder.o)
-        m.d.comb += self.o.eq(Cat(sums))
-        return m
+# Lines under way. A line holds its slot from the cycle in which it is taken to that in which it
+# is offered, at the earliest its latency later: at a line a cycle, latency + 1 slots.
+DOT_DEPTH = 3 + 1       # read, add
+WEIGH_DEPTH = 5 + 1     # read, factor, add, inverse
+WEIGH = 0x23            # opcode
 
 
 class ReductionEngine(wiring.Component):
     """Carries out the second half of ``DOT``: writes a line for each column, or adds to one.
 
+    With ``attention`` also that of ``WEIGH``, for each column or each two. With accumulate, the
+    earlier line is multiplied by ``factor`` and the new one added; the line of a last block is then
+    multiplied by ``inverse``. Every operation is rounded. Where no factor has ``moved`` from 1.0
+    the first product is left out, which changes no bit: the adder makes NaN canonical too.
+
     Throughput is a line a cycle, with ``accumulate`` too; one cycle is lost between jobs. A line is
-    offered to local memory 1 cycle after it came, with ``accumulate`` 3 cycles. A line is not read
-    before an earlier write to it was accepted.
+    offered to local memory 1 cycle after it came, 2 more with ``accumulate``, 1 more where factors
+    have ``moved``, 1 more in a last block. A line that would overtake one of the job before waits.
+    A line is not read before an earlier write to it was accepted. A ``WEIGH`` takes no line before
+    its ``factors`` are there, and lets them go the cycle after its last line came, in a last block
+    with accumulate 1 cycle later, or 2 where factors have ``moved``; the next ``WEIGH`` takes a
+    line the cycle after that at the earliest.
+
     The command is refused with ``BAD_FIELD`` for word 8 (no columns) or 10 (stride). Counters:
-    busy, a line comes or is written; starved, no column is finished; blocked, local memory
-    refuses; word 4, lines written.
+    busy, a line comes or is written; starved, no column is finished or no factors are there;
+    blocked, local memory refuses; word 4, lines written.
 
     Parameters
     ----------
     lines : int
         Size of local memory [line].
+    attention : bool
+        Takes ``WEIGH`` too. Default: not.
 
     Members
     -------
     unit : Out(UnitPort())
-        From the command processor; takes the same ``DOT`` commands as the dot-product engine.
+        From the command processor; takes the same ``DOT`` and ``WEIGH`` commands as the
+        dot-product engine.
     buffers : Out(BufferPort(lines=lines))
         To the table of circular buffers; operand 6 alone.
     i : In(stream.Signature(512))
@@ -79,14 +64,21 @@ class ReductionEngine(wiring.Component):
         Earlier sums.
     destination : Out(LocalWrite(lines=lines))
         Columns.
+    factors : In(stream.Signature(factors_layout()))
+        One entry for each ``WEIGH``, from the softmax unit; only with ``attention``.
     """
 
-    def __init__(self, *, lines):
+    def __init__(self, *, lines, attention=False):
         self.lines = lines
-        super().__init__({
+        self.attention = attention
+        self.depth = WEIGH_DEPTH if attention else DOT_DEPTH
+        members = {
             "unit": Out(UnitPort()), "buffers": Out(BufferPort(lines=lines)),
             "i": In(stream.Signature(LINE_BITS)), "source": Out(LocalRead(lines=lines)),
-            "destination": Out(LocalWrite(lines=lines))})
+            "destination": Out(LocalWrite(lines=lines))}
+        if attention:
+            members["factors"] = In(stream.Signature(factors_layout()))
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -98,37 +90,27 @@ class ReductionEngine(wiring.Component):
         m.submodules.core = ResetInserter(self.unit.clear)(core)
 
         # Lines under way, in order: each has its slot from the cycle in which it is taken.
-        count, head, tail = Signal(range(DEPTH + 1)), Signal(range(DEPTH)), Signal(range(DEPTH))
-        pending, filled, final = Signal(DEPTH), Signal(DEPTH), Signal(DEPTH)
-        places = Array(Signal(range(self.lines), name=f"place{i}") for i in range(DEPTH))
-        core.submodules.store = store = memory.Memory(shape=LINE_BITS, depth=DEPTH, init=[])
+        depth = self.depth
+        count, head, tail = Signal(range(depth + 1)), Signal(range(depth)), Signal(range(depth))
+        pending, filled, final = Signal(depth), Signal(depth), Signal(depth)
+        places = Array(Signal(range(self.lines), name=f"place{i}") for i in range(depth))
+        core.submodules.store = store = memory.Memory(shape=LINE_BITS, depth=depth, init=[])
         write, read = store.write_port(), store.read_port(domain="comb")
 
-        open_, accumulate, at, ends = self._walk(core, frontend, count)
+        open_, kind, at, ends = self._walk(core, frontend, count)
         take = self.i.valid & self.i.ready
-        conflict = Cat(pending[i] & (places[i] == at) for i in range(DEPTH)).any()
-        room = open_ & (count != DEPTH)
-        reading, adding = Signal(), Signal()        # the earlier sum arrives; it is added
-        reading_slot, adding_slot = Signal(range(DEPTH)), Signal(range(DEPTH))
+        conflict = Cat(pending[i] & (places[i] == at) for i in range(depth)).any()
+        core.submodules.path = path = LinePath(depth=depth, attention=self.attention)
+        supplied = self._supply(core, path, kind, take & ends)
+        room = open_ & (count != depth) & path.in_order & supplied
         address = self.source.address
         core.d.comb += [
-            address.valid.eq(self.i.valid & room & accumulate & ~conflict),
+            address.valid.eq(self.i.valid & room & kind.accumulate & ~conflict),
             address.payload.eq(at),
-            self.i.ready.eq(Mux(accumulate, address.valid & address.ready, room & ~adding)),
-        ]
-        core.d.sync += [reading.eq(take & accumulate), adding.eq(reading),
-                        adding_slot.eq(reading_slot)]
-        waiting = Signal(LINE_BITS)                 # a new line waits for the earlier sum
-        with core.If(take & accumulate):
-            core.d.sync += [waiting.eq(self.i.payload), reading_slot.eq(head)]
-
-        gated_domain(core, name="adder", enable=ResetSignal("sync") | reading)
-        core.submodules.adder = adder = Place(LineAdder(), domain="adder")
-        core.d.comb += [
-            adder.line.eq(waiting), adder.old.eq(self.source.data),
-            write.en.eq(adding | (take & ~accumulate)),
-            write.addr.eq(Mux(adding, adding_slot, head)),
-            write.data.eq(Mux(adding, adder.o, self.i.payload)),
+            self.i.ready.eq(Mux(kind.accumulate, address.valid & address.ready, room)),
+            path.enter.eq(take), path.slot.eq(head), path.line.eq(self.i.payload),
+            path.old.eq(self.source.data),
+            write.en.eq(path.leave), write.addr.eq(path.o_slot), write.data.eq(path.o),
         ]
 
         output = self.destination.o
@@ -141,12 +123,14 @@ class ReductionEngine(wiring.Component):
             output.payload.mask.eq((1 << LINE_BYTES) - 1),
             frontend.done.eq(written & final.bit_select(tail, 1)),
             frontend.active.eq(take | written),
-            frontend.starved.eq(open_ & ~self.i.valid & (count == 0)),
+            frontend.starved.eq(open_ & ~(self.i.valid & supplied) & (count == 0)),
             frontend.blocked.eq(open_ | (count != 0)),
         ]
-        core.d.sync += [
-            count.eq(count + take - written), head.eq(head + take), tail.eq(tail + written)]
-        for i in range(DEPTH):
+        core.d.sync += count.eq(count + take - written)
+        for pointer, moves in ((head, take), (tail, written)):
+            with core.If(moves):
+                core.d.sync += pointer.eq(Mux(pointer == depth - 1, 0, pointer + 1))
+        for i in range(depth):
             with core.If(take & (head == i)):
                 core.d.sync += [places[i].eq(at), final[i].eq(ends), pending[i].eq(1)]
             with core.Elif(written & (tail == i)):
@@ -163,19 +147,42 @@ class ReductionEngine(wiring.Component):
             m.d.sync += total.eq(total + 1)
         return m
 
+    def _supply(self, m, path, kind, ended):
+        """Tells the path what a line needs; gives whether the job has its factors.
+
+        ``ended``: the job's last line is taken. Its factors stay until no line will need them.
+        """
+        m.d.comb += [path.kind.accumulate.eq(kind.accumulate), path.kind.last.eq(kind.last)]
+        if not self.attention:
+            return C(1)
+        factors, owed = self.factors, Signal()
+        m.d.comb += [
+            path.kind.moved.eq(kind.weigh & kind.accumulate & factors.payload.moved),
+            path.factor.eq(factors.payload.factor), path.inverse.eq(factors.payload.inverse),
+            factors.ready.eq(owed & ~path.needs_inverse),
+        ]
+        with m.If(ended & kind.weigh):
+            m.d.sync += owed.eq(1)
+        with m.Elif(factors.ready):
+            m.d.sync += owed.eq(0)
+        return ~kind.weigh | (factors.valid & ~owed)
+
     def _walk(self, m, frontend, count):
-        """The job under way and the place of its next column."""
+        """The job under way, what its lines need, and the place of the next of them."""
         words = [frontend.job.payload.command[32 * i:32 * (i + 1)] for i in range(16)]
         columns, job_stride = words[8][:16], words[10][:16]
         grant = frontend.job.payload.grants[0]
-        open_, accumulate, refused = Signal(), Signal(), Signal()
+        open_, refused = Signal(), Signal()
+        kind = Signal(data.StructLayout({"accumulate": 1, "weigh": 1, "last": 1}))
+        weigh = words[0][:8] == WEIGH if self.attention else C(0)
+        rows = Mux(weigh & words[1][10], (columns + 1) >> 1, columns)   # two columns a line
         limit, size = Signal(range(self.lines + 1)), Signal(range(self.lines + 1))
         at, left, stride = Signal(range(self.lines)), Signal(16), Signal(16)
         target = Signal(17)
         take = self.i.valid & self.i.ready
         ends = left == 1
         bad_size = columns == 0
-        bad = bad_size | ~stride_fits(job_stride, grant, columns)
+        bad = bad_size | ~stride_fits(job_stride, grant, rows)
         m.d.comb += [
             target.eq(at + stride),
             frontend.job.ready.eq(~open_ & ~refused),
@@ -185,9 +192,10 @@ class ReductionEngine(wiring.Component):
         with m.If(frontend.job.valid & frontend.job.ready):
             m.d.sync += [
                 open_.eq(~bad), refused.eq(bad), frontend.fault.field.eq(Mux(bad_size, 8, 10)),
-                accumulate.eq(words[1][9]), at.eq(grant.start), left.eq(columns),
+                kind.eq(Cat(words[1][9], weigh, weigh & words[1][12])),
+                at.eq(grant.start), left.eq(rows),
                 stride.eq(job_stride), limit.eq(grant.limit), size.eq(grant.limit - grant.base)]
         with m.Elif(take):
             m.d.sync += [left.eq(left - 1), open_.eq(~ends),
                          at.eq(Mux(target >= limit, target - size, target))]
-        return open_, accumulate, at, ends
+        return open_, kind, at, ends
