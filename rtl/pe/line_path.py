@@ -93,13 +93,14 @@ class LinePath(wiring.Component):
             m.d.comb += [self.leave.eq(done.valid), self.o_slot.eq(done.slot), self.o.eq(line)]
 
         # A line of a last block is one stage longer under way: the next must not leave beside it.
+        # Another job's line is never one stage behind, so some stages need no look.
         with m.If(~kind.accumulate):
             m.d.comb += self.in_order.eq(
-                ~(scaling.valid | pairing.valid | adding.valid | (finishing.valid & ~kind.last)))
+                ~(pairing.valid | adding.valid | (finishing.valid & ~kind.last)))
         with m.Elif(~kind.moved):
             m.d.comb += self.in_order.eq(~(pairing.valid & pairing.last & ~kind.last))
         with m.Else():
-            m.d.comb += self.in_order.eq(1)     # one line ahead is two cycles ahead
+            m.d.comb += self.in_order.eq(1)
         return m
 
     def _scale(self, m, scaling, pairing, waiting, entering):

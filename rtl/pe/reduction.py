@@ -161,8 +161,8 @@ class ReductionEngine(wiring.Component):
             path.factor.eq(factors.payload.factor), path.inverse.eq(factors.payload.inverse),
             factors.ready.eq(owed & ~path.needs_inverse),
         ]
-        with m.If(ended):
-            m.d.sync += owed.eq(kind.weigh)
+        with m.If(ended & kind.weigh):
+            m.d.sync += owed.eq(1)
         with m.Elif(factors.ready):
             m.d.sync += owed.eq(0)
         return ~kind.weigh | (factors.valid & ~owed)

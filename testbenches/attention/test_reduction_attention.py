@@ -100,6 +100,32 @@ async def every_cycle_is_as_documented(dut):
 
 
 @cocotb.test()
+async def lines_of_two_jobs_keep_their_order(dut):
+    """One line of each kind, then one of each kind as early as can be, with nothing around them."""
+    bench = await new_bench(dut, ready=1.0, offer=1.0)
+    plain_memory(bench)
+    pairs = list(itertools.product(KINDS, repeat=2))
+    for pair in random.sample(pairs, 6 if SHORT else len(pairs)):
+        model = WeighModel(bench)
+        model.moved = bench.pointers[OUT, 1]
+        for kind in pair:
+            if kind.weigh:
+                model.weigh(1, 1, kind)
+            else:
+                model.dot(1, 1, accumulate=kind.accumulate)
+        lines, bench.columns = bench.columns, []
+        for _ in range(16):             # both jobs are there, and wait
+            await bench.step()
+        bench.columns += lines
+        await bench.finish()
+        model.check()
+        takes, writes = bench.take_cycles[-2:], bench.write_cycles[-2:]
+        assert takes[1] == pair[1].first(pair[0], takes[0]), pair
+        assert writes == [cycle + kind.latency
+                          for cycle, kind in zip(takes, pair, strict=True)], pair
+
+
+@cocotb.test()
 async def a_slow_memory_loses_no_line(dut):
     """Writes stand still until no line comes any more: those under way have their place."""
     bench = await new_bench(dut, ready=1.0, offer=1.0)
