@@ -25,7 +25,7 @@ class AttentionBench(DotBench):
         super().__init__(dut, **options)
         self.rows, self.p_rate, self.scores_rate = rows, p_rate, scores_rate
         self.scores, self.score_stamps, self.order = [], [], []
-        self.p_fills, self.p_full, self.stalls = [], False, 0
+        self.p_fills, self.stalls = [], 0
 
     async def start(self):
         dut = self.dut
@@ -49,26 +49,24 @@ class AttentionBench(DotBench):
         self._fill_p()
 
     def _fill_p(self):
-        """One word of each row of P, or hand the buffer over once all of them were accepted."""
+        """One word of each row of P, or hand the buffer over once all of them were accepted.
+
+        The first word of the next buffer is offered at once, whether or not that one is free.
+        """
         dut = self.dut
-        dut.p__full.value = 0
-        offered = int(dut.p__word__valid.value)
-        if offered and not dut.p__word__ready.value:
-            self.stalls += 1
-            return                      # a stalled word must not change
-        if offered:
+        waits = int(dut.p__word__valid.value)
+        if waits and dut.p__word__ready.value:
             self.p_fills[0][0].pop()
-        dut.p__word__valid.value = 0
-        if self.p_full or not self.p_fills or random.random() >= self.p_rate:
-            self.p_full = False
-            return
-        words, content = self.p_fills[0]
-        if not words:
-            dut.p__full.value, dut.p__content.value = 1, content
-            self.p_fills.pop(0)
-            self.p_full = True          # `free` and the buffer's number change after this cycle
-        elif dut.p__free.value:
-            dut.p__word__valid.value, dut.p__word__payload.value = 1, words[-1]
+            waits = 0
+        self.stalls += waits
+        dut.p__full.value = 0
+        if self.p_fills and not self.p_fills[0][0] and random.random() < self.p_rate:
+            dut.p__full.value, dut.p__content.value = 1, self.p_fills.pop(0)[1]
+        if not waits:       # a stalled word must not change
+            offered = bool(self.p_fills and self.p_fills[0][0]) and random.random() < self.p_rate
+            dut.p__word__valid.value = int(offered)
+            if offered:
+                dut.p__word__payload.value = self.p_fills[0][0][-1]
 
     def load_p(self, tensor, *, format=None, groups=None):
         """Fill the next free P buffer, the words in any order."""

@@ -84,10 +84,11 @@ def compare(models, cycles, stimulus):
     assert len(seen) > cycles // 4
 
 
-@pytest.mark.parametrize("rows, columns", [(3, 2), (8, 1), (16, 3)])
-def test_array_of_the_dot_product_engine(rows, columns):
+@pytest.mark.parametrize("rows, columns, halves", [(3, 2, 0), (8, 1, 0), (16, 3, 0), (16, 1, 1)])
+def test_array_of_the_dot_product_engine(rows, columns, halves):
     rng = np.random.default_rng(rows)
-    models = pair(PathArray, lambda: PathArray(path=Path.MX4, rows=rows, lanes=columns))
+    models = pair(PathArray, lambda: PathArray(path=Path.MX4, rows=rows, lanes=columns,
+                                               halves=bool(halves)))
 
     def scale():
         return int(rng.choice([0, 1, 126, 127, 128, 254, 255, rng.integers(100, 156)]))
@@ -96,7 +97,7 @@ def test_array_of_the_dot_product_engine(rows, columns):
         inputs = {"rst": int(cycle < 2 or rng.random() < 0.01),
                   "valid": int(rng.random() < 0.8), "first": int(rng.random() < 0.1),
                   "last": int(rng.random() < 0.1)}
-        for side, count in (("a", rows), ("b", columns)):
+        for side, count in (("a", rows), ("b", columns + halves)):
             for i in range(count):
                 inputs[f"{side}_codes__{i}"] = int.from_bytes(rng.bytes(16), "little")
                 inputs[f"{side}_scales__{i}"] = scale()

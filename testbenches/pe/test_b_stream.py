@@ -1,4 +1,5 @@
-"""Tests of rtl/pe/b_stream.py: the cocotb tests, then the pytest function that runs them."""
+"""Tests of rtl/pe/b_stream.py: the cocotb tests, then the pytest functions that run them."""
+import os
 import random
 
 import cocotb
@@ -13,6 +14,8 @@ from testbenches import sim
 from testbenches.pe.unit_bench import pack, seed
 
 LINES, LANES = 128, 3
+PAIRS = bool(os.environ.get("B_PAIRS"))
+GROUPS = (1, LANES, 2)      # rows of a group: one, all lanes, a pair
 ELEMENTS, SCALES = (5, 90), (95, 30)    # base and size of the two circular buffers
 
 
@@ -56,8 +59,8 @@ class Stream:
             valid.value = 1
         dut.i__payload.value = self.walk(ELEMENTS, starts[0], stride * 64, rows, count, together)
         walk = self.walk(SCALES, starts[1], scale_stride, rows, 0, together)
-        dut.i_scales__payload.value = pack(scale_walk_layout(lines=LINES), walk=walk,
-                                           scales=scales)
+        dut.i_scales__payload.value = pack(scale_walk_layout(lines=LINES, pairs=PAIRS),
+                                           walk=walk, scales=scales)
         while waiting:
             await self.step()
             for valid, ready in waiting:
@@ -69,8 +72,10 @@ class Stream:
     def walk(buffer, start, stride, rows, count, together):
         base, size = buffer
         grant = pack(grant_layout(lines=LINES), start=base + start, base=base, limit=base + size)
-        return pack(line_walk_layout(lines=LINES), grant=grant, stride_lines=stride >> 6,
-                    stride_bytes=stride & 63, rows=rows, count=count, together=together)
+        pair = {"pair": together >> 1} if PAIRS else {}
+        return pack(line_walk_layout(lines=LINES, pairs=PAIRS), grant=grant,
+                    stride_lines=stride >> 6, stride_bytes=stride & 63, rows=rows, count=count,
+                    together=together != 0, **pair)
 
     def byte(self, buffer, start, offset):
         base, size = buffer
@@ -81,7 +86,7 @@ class Stream:
 async def beats(stream, rows, count, scales, stride, scale_stride, starts, *, together, often):
     """Take every line and word of a job as they come, and compare all their parts."""
     dut, checks, stamps = stream.dut, [], []
-    group_rows = LANES if together else 1
+    group_rows = GROUPS[together]
     for first in range(0, rows, group_rows):
         members = range(first, min(first + group_rows, rows))
         mask = (1 << len(members)) - 1
@@ -97,14 +102,16 @@ async def beats(stream, rows, count, scales, stride, scale_stride, starts, *, to
             dut.take_line.value, dut.take_words.value = int(line), mask if word else 0
             await stream.step()
             dut.take_line.value = dut.take_words.value = 0
-            eighth, scale = random.randrange(8) & (6 if together else 4), random.randrange(8)
+            eighth, scale = random.randrange(8) & (6 if together == 1 else 4), random.randrange(8)
             dut.place.value = eighth | scale << 3
             await stream.step()
             got = dut.elements, dut.more_elements__0, dut.more_elements__1
+            if together == 2:
+                got = dut.elements, dut.pair_elements
             got_scales = dut.scales__0, dut.scales__1, dut.scales__2
             for lane, row in enumerate(members):
                 if line:
-                    size = 16 if together else 32
+                    size = 16 if together == 1 else 32
                     at = row * stride * 64 + index * 64 + 8 * eighth
                     want = [stream.byte(ELEMENTS, starts[0], at + n) for n in range(size)]
                     have = int(got[lane].value).to_bytes(32, "little")[:size]
@@ -117,7 +124,7 @@ async def beats(stream, rows, count, scales, stride, scale_stride, starts, *, to
 
 
 @cocotb.test()
-@cocotb.parametrize(ready=[0.4, 1.0], together=[0, 1])
+@cocotb.parametrize(ready=[0.4, 1.0], together=[0, 1, 2] if PAIRS else [0, 1])
 async def every_line_and_word_comes_in_order(dut, ready, together):
     """Random jobs that wrap in their buffers, taken at random; two jobs overlap in time."""
     seed()
@@ -156,3 +163,8 @@ async def first_line_and_word_come_as_promised(dut):
 def test_b_stream(tmp_path, simulator):
     sim.run(BStream(lines=LINES, lanes=LANES), test_module=__name__, build_dir=tmp_path,
             simulator=simulator)
+
+
+def test_b_stream_with_pairs(tmp_path):
+    sim.run(BStream(lines=LINES, lanes=LANES, pairs=True), test_module=__name__,
+            build_dir=tmp_path, simulator="icarus", env={"B_PAIRS": "1"})
