@@ -4,6 +4,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.attention.interfaces import factors_layout
+from rtl.common.isa import OPCODE, Opcode
 from rtl.pe.frontend import OperandField, UnitFrontend
 from rtl.pe.interfaces import (
     LINE_BITS,
@@ -21,7 +22,6 @@ from rtl.pe.operand_tensor import stride_fits
 # is offered, at the earliest its latency later: at a line a cycle, latency + 1 slots.
 DOT_DEPTH = 3 + 1       # read, add
 WEIGH_DEPTH = 5 + 1     # read, factor, add, inverse
-WEIGH = 0x23            # opcode
 
 
 class ReductionEngine(wiring.Component):
@@ -174,7 +174,7 @@ class ReductionEngine(wiring.Component):
         grant = frontend.job.payload.grants[0]
         open_, refused = Signal(), Signal()
         kind = Signal(data.StructLayout({"accumulate": 1, "weigh": 1, "last": 1}))
-        weigh = words[0][:8] == WEIGH if self.attention else C(0)
+        weigh = words[0][OPCODE] == Opcode.WEIGH if self.attention else C(0)
         rows = Mux(weigh & words[1][10], (columns + 1) >> 1, columns)   # two columns a line
         limit, size = Signal(range(self.lines + 1)), Signal(range(self.lines + 1))
         at, left, stride = Signal(range(self.lines)), Signal(16), Signal(16)

@@ -39,6 +39,16 @@ def test_every_opcode_is_routed_or_executed_by_the_command_processor():
     assert routed | own == set(numbers(hardware.Opcode)) and not routed & own
 
 
+def test_commands_of_a_unit_that_is_missing_are_unknown():
+    open_ = {missing: {r.opcode.name for r in hardware.ROUTES if r.open_to(set(Unit) - {missing})}
+             for missing in Unit}
+    everything = {r.opcode.name for r in hardware.ROUTES}
+    assert everything - open_[Unit.SOFTMAX] == {"SCORE", "WEIGH"}
+    assert everything - open_[Unit.REDUCTION] == {"DOT", "WEIGH"}
+    assert everything - open_[Unit.DOT] == {"DOT", "SCORE", "WEIGH"}
+    assert everything - open_[Unit.LAYOUT] == {"TRANSPOSE"}
+
+
 def test_codes_of_hardware_alone_keep_their_values():
     """The co-simulation's probes and traces rely on them."""
     assert numbers(AccessError) == {"NONE": 0, "ADDRESS": 1, "POISON": 2}

@@ -12,7 +12,9 @@ LINES = 64
 PROGRAM = 0x4000
 NOP, CB_CONFIG, FENCE, BARRIER, END = 0x00, 0x01, 0x02, 0x03, 0x0F
 #: opcode to the units that take it, as positions in the array of ports (unit number - 1)
-ROUTES = {0x10: (0,), 0x11: (1,), 0x12: (0,), 0x20: (2,), 0x21: (3, 4), 0x30: (5,), 0x40: (6,)}
+ROUTES = {0x10: (0,), 0x11: (1,), 0x12: (0,), 0x20: (2,), 0x21: (3, 4), 0x22: (3, 7), 0x23: (3, 4),
+          0x30: (5,), 0x40: (6,)}
+COUNT = 8       # units
 (OK, BAD_COMMAND, BAD_FIELD, CB_TOO_SMALL, BAD_ADDRESS, WATCHDOG, POISON,
  ABORTED) = range(8)
 
@@ -23,12 +25,12 @@ def command(opcode, *words, tag=0):
 
 
 class Units:
-    """Seven units: each takes commands with gaps and is idle some time after its last one."""
+    """Eight units: each takes commands with gaps and is idle some time after its last one."""
 
     def __init__(self, dut, rng, *, pace=6, rate=0.5):
         self.dut, self.rng, self.pace, self.rate = dut, rng, pace, rate
-        self.taken = [[] for _ in range(7)]
-        self.work = [0] * 7         # cycles until a unit is idle
+        self.taken = [[] for _ in range(COUNT)]
+        self.work = [0] * COUNT         # cycles until a unit is idle
         self.closed = set()         # units that take nothing
         self.log = []               # (cycle, unit, command)
         self.configured, self.clears, self.launches = [], 0, 0
@@ -49,7 +51,7 @@ class Units:
                 self.configured.append((configure >> 1 & 31, configure >> 6 & 63, configure >> 12))
             self.launches += int(self.port(0, "launch").value)
             self.clears += int(self.port(0, "clear").value)
-            for unit in range(7):
+            for unit in range(COUNT):
                 if self.port(unit, "command__valid").value and self.port(
                         unit, "command__ready").value:
                     value = int(self.port(unit, "command__payload").value)
@@ -73,7 +75,7 @@ async def start(dut, seed, **kwargs):
     await sim.reset(dut, dut.launch__valid, dut.launch__payload, dut.report__ready, dut.proceed,
                     dut.abort, dut.request__ready, dut.response__valid, dut.response__payload,
                     dut.outstanding,
-                    *[getattr(dut, f"units__{u}__{n}") for u in range(7) for n in names])
+                    *[getattr(dut, f"units__{u}__{n}") for u in range(COUNT) for n in names])
     memory, units = MemoryModel(dut, rng), Units(dut, rng, **kwargs)
     return rng, memory, units, [cocotb.start_soon(memory.run()), cocotb.start_soon(units.run())]
 
@@ -127,7 +129,7 @@ async def commands_reach_their_units_in_order(dut, seed, latency):
     """A random program over random memory latency; fences and configurations see idle units."""
     rng, memory, units, tasks = await start(dut, seed, rate=0.5 if seed == 1 else 1.1)
     memory.latency = latency
-    commands, expected, configured = [], [[] for _ in range(7)], []
+    commands, expected, configured = [], [[] for _ in range(COUNT)], []
     for tag in range(80):
         opcode = rng.choice([*ROUTES, *ROUTES, NOP, FENCE, CB_CONFIG])
         if opcode == CB_CONFIG:

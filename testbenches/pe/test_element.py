@@ -327,23 +327,23 @@ async def counters_add_up_and_the_trace_agrees(dut):
     await bench.start()
     program = product(bench, tiles=4, blocks=2, rows=4, columns=6)
     await bench.launch(program.words())
-    shown = np.zeros((8, 4), int)
+    shown = np.zeros((len(Unit), 4), int)
     dut.report__ready.value = 1
     for _ in range(3000):
         await RisingEdge(dut.clk)
         value = int(dut.states.value)
-        for unit in range(8):
+        for unit in range(len(Unit)):
             shown[unit][value >> 2 * unit & 3] += 1
         if dut.idle.value:
             break
     ops = [int(w[0]) & 0xFF for w in program.words()]
     ended = [len(ops), ops.count(Op.DMA_IN), ops.count(Op.DMA_OUT), ops.count(Op.LOAD_A),
-             ops.count(Op.DOT), ops.count(Op.DOT), 0, 0]
-    for unit in range(8):
+             ops.count(Op.DOT), ops.count(Op.DOT), 0, 0, 0]
+    for unit in range(len(Unit)):
         error, words = await bench.counters(unit)
         assert error == 0 and words[:4] == [*shown[unit][1:], ended[unit]], f"unit {unit}"
     assert (await bench.counters(Unit.DOT))[1][4] == 4 * 2 * 2, "beats: blocks x ceil(6 / 3)"
-    assert (await bench.counters(8))[0] == ERROR_ADDRESS
+    assert (await bench.counters(len(Unit)))[0] == ERROR_ADDRESS
     assert (await bench.counters(1023))[0] == ERROR_ADDRESS
     assert (await bench.counters(1, write=1))[0] == ERROR_ADDRESS
     bench.stop()
