@@ -165,7 +165,7 @@ def run(job: Annotated[str, typer.Argument(help="embed")], package: Package = "m
 
 
 @app.command()
-def bench(name: Annotated[str | None, typer.Argument(help="gemm, embed or simspeed")] = None,
+def bench(name: Annotated[str | None, typer.Argument(help="a measurement, such as gemm")] = None,
           every: Annotated[bool, typer.Option("--all", help="all of them")] = False,
           package: Package = "mtia450", threads: Threads = 2, processes: Processes = 0,
           json: Json = None):

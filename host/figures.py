@@ -12,6 +12,12 @@ SHOWN = {   # metrics shown, by bench, and the figure to reach
               "peak_memory_mb": "at most 4,000", "cycles": ""},
     "simspeed": {"macs_per_yardstick_cycle": "at least 400", "mac_evals_per_second": "",
                  "cycles_per_second": "", "build_seconds": ""},
+    "attention": {"utilization": "at least 0.95", "utilization_causal": "at least 0.90",
+                  "utilization_head64": "at least 0.90", "utilization_package": "",
+                  "max_abs_err": "at most 3.0e-4", "max_abs_err_bf16_p": "",
+                  "row_sum_err": "at most 1e-3", "outlier_max_abs_err": "",
+                  "fp32_outlier_max_abs_err": ""},
+    "attention_decode": {"kv_bandwidth_utilization": "at least 0.95"},
 }
 
 

@@ -38,7 +38,7 @@ class Outcome:
     def json(self):
         """Return the JSON object described in the documentation."""
         return {"name": self.name, "package": self.package,
-                "metrics": {k: round(float(v), 6) for k, v in self.metrics.items()},
+                "metrics": {k: float(f"{float(v):.7g}") for k, v in self.metrics.items()},
                 "checks": {k: bool(v) for k, v in self.checks.items()}, "config": self.config}
 
     def write(self, target):
