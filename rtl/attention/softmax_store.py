@@ -13,8 +13,9 @@ BANKS = 2
 class ScoreStore(wiring.Component):
     """Two memories of a block each, one written while the other is read.
 
-    ``o`` follows a read after 1 cycle and stays until the next one. Throughput is 1 line a cycle,
-    both ways. Each memory is clocked only in the cycles in which it is used.
+    ``o`` follows a read after 1 cycle and stays until the next one or until ``read_bank`` changes.
+    Throughput is 1 line a cycle, both ways. Each memory is clocked only in the cycles in which it
+    is used.
 
     Members
     -------
@@ -37,9 +38,7 @@ class ScoreStore(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        bank, lines = Signal(), []
-        with m.If(self.read):
-            m.d.sync += bank.eq(self.read_bank)
+        lines = []
         for b in range(BANKS):
             writing = self.write & (self.write_bank == b)
             reading = self.read & (self.read_bank == b)
@@ -52,5 +51,5 @@ class ScoreStore(wiring.Component):
                          write.data.eq(self.x), read.en.eq(reading),
                          read.addr.eq(self.read_line)]
             lines.append(read.data)
-        m.d.comb += self.o.eq(Mux(bank, lines[1], lines[0]))
+        m.d.comb += self.o.eq(Mux(self.read_bank, lines[1], lines[0]))
         return m

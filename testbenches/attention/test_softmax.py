@@ -18,6 +18,7 @@ from testbenches.attention.softmax_bench import (
     Block,
     new_bench,
     random_block,
+    random_scores,
     random_tile,
 )
 from testbenches.pe.unit_bench import error_of
@@ -38,7 +39,10 @@ def period(block):
 
 
 def plain_block(keys, format, pair, **fields):
-    return random_block(keys, format, pair, low=LEAST, high=MOST, scale=ONE, **fields)
+    """Every row has weights above zero; all keys are seen unless ``fields`` say otherwise."""
+    block = random_block(keys, format, pair, **{"low": LEAST, "high": MOST, "scale": ONE} | fields)
+    block.scores = random_scores(*block.scores.shape, wild=0)
+    return block
 
 
 @cocotb.test()
@@ -57,7 +61,7 @@ async def tiles_have_golden_bits_with_gaps_everywhere(dut, pair, empty, fetch):
     """Blocks of a tile differ in size and format; overlapping ones keep their own fields."""
     bench = await new_bench(dut, offer=random.choice([0.5, 1.0]), drain=random.choice([0.4, 1.0]),
                             empty=empty, fetch=fetch)
-    for _ in range(5):
+    for _ in range(4):
         tile = random_tile([random.choice([random.randint(1, 40), 32, 64])
                             for _ in range(random.randint(1, 4))], Format.BF16, pair)
         for block in tile:
@@ -71,7 +75,7 @@ async def tiles_have_golden_bits_with_gaps_everywhere(dut, pair, empty, fetch):
 @cocotb.parametrize(pair=[0, 1])
 async def any_number_of_keys_is_padded_with_zeros(dut, pair):
     bench = await new_bench(dut, **FULL_SPEED)
-    sizes = [*range(1, 18), *random.sample(range(18, 126), 8), 31, 32, 33, 63, 64, 65, 127, 128]
+    sizes = [*range(1, 18), *random.sample(range(18, 126), 6), 31, 32, 33, 64, 65, 127, 128]
     for keys in sizes:
         bench.add(plain_block(keys, random.choice(FORMATS), pair))
     await bench.finish()
@@ -83,13 +87,13 @@ async def any_number_of_keys_is_padded_with_zeros(dut, pair):
 async def limits_may_be_any_numbers(dut, pair):
     """First and last key seen, around the ends of the block and of 32 bits."""
     bench = await new_bench(dut, **FULL_SPEED)
-    ends = [LEAST, LEAST + 1, -1000, -17, -16, -15, -8, -1, 0, 1, 5, 22, 23, 24, 127, 128, 129,
-            1000, 1 << 16, (1 << 16) + 3, MOST - 15, MOST - 1, MOST]
+    ends = [LEAST, LEAST + 1, -1000, -17, -16, -15, -8, -1, 0, 1, 5, 8, 9, 10, 127, 128, 129,
+            (1 << 16) + 3, MOST - 15, MOST]
     for n, end in enumerate(ends):
         for limits in ({"low": end, "high": MOST}, {"low": LEAST, "high": end}):
-            bench.add(random_block(23, FORMATS[n % 3], pair, share=n % 5, **limits))
-    bench.add(random_block(128, Format.E4M3, pair, share=0, low=110, high=112))
-    bench.add(random_block(128, Format.FP16, pair, share=4, low=127, high=127))
+            bench.add(plain_block(9, FORMATS[n % 3], pair, share=n % 2 * 2, **limits))
+    for low, high, share in ((110, 112, 0), (127, 127, 4), (128, MOST, 4), (LEAST, 127, 1)):
+        bench.add(plain_block(128, Format.E4M3, pair, share=share, low=low, high=high))
     await bench.finish()
     bench.check()
 
@@ -203,12 +207,14 @@ async def factors_wait_in_a_queue_of_two(dut):
 
 @cocotb.test()
 async def waiting_words_delay_nothing_else(dut):
-    """While P waits, the scores of the next block are taken."""
+    """While P waits, the scores of the next block are taken; then the unit counts as blocked."""
     bench = await new_bench(dut, **FULL_SPEED | {"drain": 0})
     bench.add(*random_tile([40, 40], Format.BF16, 0))
     for _ in range(150):
         await bench.step()
     assert len(bench.take_cycles) == 80 and dut.p__word__valid.value and not bench.blocks
+    since = bench.cycle - bench.take_cycles[-1]
+    assert since > 20 and since - 3 < int(dut.unit__counters.value) >> 64 & 0xFFFFFFFF < since + 3
     bench.drain = 0.3
     await bench.finish()
     bench.check()
@@ -241,7 +247,7 @@ BAD = {
     "format_e5m2": ({"word1": 0xF << 16, "set": 4 << 16}, 1),
     "share_5": ({"word1": 7 << 20, "set": 5 << 20}, 1),
     "soft_cap": ({"word1": 1 << 24, "set": 1 << 24}, 1),
-    **{f"bit_{n}": ({"word1": 1 << n, "set": 1 << n}, 1) for n in (9, 13, 14, 15, 23, 25, 31)},
+    **{f"bit_{n}": ({"word1": 1 << n, "set": 1 << n}, 1) for n in (9, 13, 15, 23, 25, 31)},
     "sink": ({"w6": 6}, 6), "sink_release": ({"w7": 1 << 16}, 6),
     "no_keys": ({"w8": 5 << 16}, 8), "129_keys": ({"w8": 129}, 8), "many": ({"w8": 1 << 15}, 8),
     "lowest_first": ({"word1": 1 << 9, "set": 1 << 9, "w6": 6, "w8": 0}, 1),
@@ -268,7 +274,7 @@ async def bad_fields_are_refused(dut, fault):
                        random_block(4, Format.BF16, 0).command()]
     assert await bench.fail() == (ErrorCode.BAD_FIELD.value, word, 9)
     bench.scores = [0]
-    for _ in range(60):
+    for _ in range(30):
         await bench.step()
     bench.check()
     assert len(bench.take_cycles) == 6
