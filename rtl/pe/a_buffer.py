@@ -125,14 +125,13 @@ class ARow(wiring.Component):
         m = Module()
         m.submodules.lines = lines = memory.Memory(shape=LINE_BITS, depth=self._lines, init=[])
         m.submodules.words = words = memory.Memory(shape=64, depth=2 * SCALE_WORDS, init=[])
+        parts = {"granularity": 64} if self.attention else {}
+        line_write, line_read = lines.write_port(**parts), lines.read_port()
+        word_write, word_read = words.write_port(), words.read_port()
+        enable, line_in = self.write_line, self.elements_in
         if self.attention:
-            line_write = lines.write_port(granularity=64)
             enable = self.write_line.replicate(LINE_WORDS) | self.write_p
             line_in = Mux(self.write_line, self.elements_in, self.p_in.replicate(LINE_WORDS))
-        else:
-            line_write, enable, line_in = lines.write_port(), self.write_line, self.elements_in
-        line_read = lines.read_port()
-        word_write, word_read = words.write_port(), words.read_port()
         m.d.comb += [
             line_write.en.eq(enable), line_write.addr.eq(self.line_address),
             line_write.data.eq(line_in),

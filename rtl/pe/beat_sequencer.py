@@ -148,7 +148,9 @@ class BeatSequencer(wiring.Component):
         at_a, at_b, scale_a, scale_b = Signal(10), Signal(10), Signal(8), Signal(8)
         m.d.comb += [at_a.eq(k << log2_a), at_b.eq(k << log2_b), scale_a.eq(k >> half_a),
                      scale_b.eq(k >> half_b)]
-        last = k == final
+        last, reads_word = k == final, scale_a[:3] == 0
+        if self.attention:
+            reads_word &= ~job.weigh        # P has no scales
         begins_line = at_b[:3] == 0
         begins_word = scaled_b & (scale_b[:3] == 0) & ~(half_b & k[0])
         fed = ((self.line_ready | ~begins_line) & full
@@ -162,7 +164,7 @@ class BeatSequencer(wiring.Component):
             self.take_words.eq(Mux(issue & begins_word, used, 0)),
             self.reserve.eq(issue & last),
             self.read_line.eq(issue & (at_a[:3] == 0)), self.line.eq(at_a[3:]),
-            self.read_word.eq(issue & (scale_a[:3] == 0)), self.word.eq(scale_a[3:]),
+            self.read_word.eq(issue & reads_word), self.word.eq(scale_a[3:]),
             self.release.eq(ends & release_a), self.done.eq(ends),
             self.active.eq(issue), self.blocked.eq(open_ & fed & ~issue),
             self.starved.eq(open_ & ~fed),

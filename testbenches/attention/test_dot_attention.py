@@ -19,9 +19,10 @@ from testbenches.attention.dot_bench import (
     AttentionBench,
     attend,
     lines_of,
+    random_operand,
     random_p,
 )
-from testbenches.pe.dot_bench import ELEMENTS, SCALES, WIDE, random_operand, same_bits
+from testbenches.pe.dot_bench import ELEMENTS, SCALES, WIDE, same_bits
 from testbenches.pe.unit_bench import error_of, seed
 
 LINES, LANES = 512, 3
@@ -86,8 +87,7 @@ class Attention(AttentionBench):
         self.load_p(p)
         keys = -(-keys // unit(*formats)) * unit(*formats)
         return self.dot(WEIGH, dot.Operand(formats[0], p.codes[:, :keys]),
-                        random_operand(formats[1], columns, keys),
-                        release=random.getrandbits(1), **options)
+                        random_operand(formats[1], columns, keys), release=1, **options)
 
     async def settle(self, limit=20000):
         """Run everything, and compare the lines of both streams."""
@@ -227,7 +227,7 @@ async def weigh_waits_for_p_alone(dut):
 
 @cocotb.test()
 @cocotb.parametrize(fault=[
-    (DOT, MX8, 2, 1, 1), (SCORE, MX4, 2, 1, 1), (WEIGH, MX4, 2, 1, 1)] if ROWS == 16 else [
+    (DOT, MX8, 2, 1, 1), (SCORE, MX4, 2, 1, 1)] if ROWS == 16 else [
     (SCORE, MX8, 2, 1, 1), (WEIGH, MX8, 2, 1, 1), (WEIGH, MX8, 1, 0, 8), (WEIGH, MX8, 3, 0, 8),
     (WEIGH, MX8, 4, 0, 8), (WEIGH, BF16, 4, 0, 1), (WEIGH, (Format.E5M2, Format.E4M3), 2, 0, 1),
     (WEIGH, (Format.E4M3, Format.BF16), 0, 0, 8), (WEIGH, (Format.E4M3, Format.BF16), 2, 0, 8),
@@ -236,10 +236,11 @@ async def bad_fields_are_refused(dut, fault):
     """The command before ends, the error names the word, after a clear all buffers are empty."""
     bench = await new_bench(dut, ready=0.9)
     opcode, formats, blocks, pair, field = fault
-    a = bench.ask(MX8, 64)
+    held = MX4 if formats == MX4 else MX8
+    a = bench.ask(held, 64)
     for _ in range(2):
         bench.load_p(random_p(Format.E4M3, ROWS, 2))
-    bench.score(a, Format.E4M3, 3)
+    bench.score(a, held[1], 3)
     bench.commands.append(attend(opcode, *formats, 2, blocks, 2, 64, tag=9, pair=pair))
     assert await bench.fail() == (ErrorCode.BAD_FIELD.value, field, 9)
     await bench.until(lambda: len(bench.scores) == 3)
