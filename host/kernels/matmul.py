@@ -3,12 +3,11 @@ from math import inf, lcm
 
 from host.isa import LINE, ROWS, Format, Operand, blocks
 from host.kernels.dots import Panel, k_chunks, load, load_a, panel_lines
-from host.kernels.schedule import Load, Work, duration, interleave, rate
+from host.kernels.schedule import Load, Work, cuts, duration, interleave, rate, upper
 from host.program import Program, use
 
 PLANS = {}      # how products were cut, by their sizes
 LANES = 3       # columns of operand B at once in MX4 x MX4
-RUNS = 12       # runs at most, unless local memory wants more
 BUFFERS = 64    # lines kept free for rounding when local memory is divided
 TRAFFIC = 0.5   # cycles that a line loaded counts when shares are compared
 DRAIN = 4       # rows, about, of the last product: what is still to be written when it ends
@@ -16,11 +15,6 @@ DRAIN = 4       # rows, about, of the last product: what is still to be written 
 
 def lanes(a, b):
     return LANES if a == b == Format.E2M1 else 1
-
-
-def upper(value, divisor):
-    """Quotient rounded up."""
-    return (value + divisor - 1) // divisor
 
 
 def split(total, parts):
@@ -126,7 +120,8 @@ class Product:
         key = (x.columns, x.format, w.format, rows[1] - rows[0], tiles[1] - tiles[0], pes, budget,
                loaded)
         if key not in PLANS:
-            PLANS[key] = min(((runs, pieces) for runs in self._candidates()
+            PLANS[key] = min(((runs, pieces) for runs in cuts(
+                                  rows[1] - rows[0], self.step, self.unit, self.group)
                               for pieces in ((runs[0],), self._ramp(*runs[0]))),
                              key=lambda plan: self._timed(*plan)[0])
         plan = [[(a + rows[0], b + rows[0]) for a, b in part] for part in PLANS[key]]
@@ -144,30 +139,6 @@ class Product:
             if rows >= min(m, 8 * self.group):
                 return min(rows, m), held, 2
         raise ValueError("A tile of the product does not fit into local memory")
-
-    def _candidates(self):
-        """Ways to cut the rows into runs: sizes of the first one, and how fast they grow."""
-        total = self.rows[1] - self.rows[0]
-        most = min(self.step, total)
-        sizes = {min(n * self.unit, most) for n in (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32)}
-        sizes |= {min(upper(total, n), most) for n in range(1, 7)}
-        found = sorted({self._cut(size, growth) for size in sizes for growth in (1, 1.5, 2, 4)})
-        fewest = min(map(len, found))
-        return [runs for runs in found if len(runs) <= max(RUNS, fewest)]
-
-    def _cut(self, run, growth):
-        """Runs, each ``growth`` times as long as the one before it; the last two about equal."""
-        total, bounds = self.rows[1] - self.rows[0], [0]
-        while bounds[-1] < total:
-            left = total - bounds[-1]
-            size = min(int(run), self.step)
-            if left < 1.5 * size and left <= self.step:
-                size = left
-            elif left < 2 * size:
-                size = upper(left, 2)
-            bounds.append(bounds[-1] + min(upper(size, self.group) * self.group, left))
-            run = run * growth
-        return tuple(zip(bounds, bounds[1:], strict=False))
 
     def _ramp(self, r0, r1):
         """Pieces of the first run: each arrives while the one before it is multiplied."""

@@ -7,6 +7,12 @@ DIE_LINES = 3.0     # to all PEs of a die that load the same amount in step (mea
 LATER_LINES = 1.8   # the same, for the last of them, once some load ahead of the others: the value
                     # that chose best among the plans that were measured
 COMMAND_LINES = 3   # what one more command costs, in lines (measured)
+RUNS = 12           # runs of rows at most, unless local memory wants more
+
+
+def upper(value, divisor):
+    """Quotient rounded up."""
+    return (value + divisor - 1) // divisor
 
 
 @dataclass(frozen=True)
@@ -74,3 +80,32 @@ def interleave(loads, works):
             yield loads[at]
             at += 1
         yield work
+
+
+def cuts(total, step, unit, group):
+    """Ways to cut ``total`` rows into runs of ``step`` at most, of whole groups but for the last.
+
+    ``step`` is a multiple of ``group``, or all rows. The ways differ in the size of the first run
+    (some units, or an equal share) and in how fast the next ones grow.
+    """
+    sizes = {min(n * unit, step) for n in (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32)}
+    sizes |= {min(upper(total, n), step) for n in range(1, 7)}
+    found = sorted({_cut(total, size, growth, step, group) for size in sizes
+                    for growth in (1, 1.5, 2, 4)})
+    most = max(RUNS, min(map(len, found)))
+    return [runs for runs in found if len(runs) <= most]
+
+
+def _cut(total, run, growth, step, group):
+    """Runs, each ``growth`` times as long as the one before it; the last two about equal."""
+    bounds = [0]
+    while bounds[-1] < total:
+        left = total - bounds[-1]
+        size = min(int(run), step)
+        if left < 1.5 * size and left <= step:
+            size = left
+        elif left < 2 * size:
+            size = upper(left, 2)
+        bounds.append(bounds[-1] + min(upper(size, group) * group, left))
+        run = run * growth
+    return tuple(zip(bounds, bounds[1:], strict=False))
