@@ -1,11 +1,14 @@
 """Feed-forward network of a transformer on the PEs of one die, as one work packet.
 
-Each PE first makes some columns of the intermediate for some tokens: gate and up products, the
-activation, their product, quantised on the way out of the SIMD engine. FP32 values live in local
-memory for 32 columns at a time; only MX codes leave the PE, 1 byte an element. After a barrier each
-PE makes some columns of the result for some tokens. Both ways of sharing out keep every PE equally
-busy, and each weight is loaded by one PE, or few: had each PE tokens of its own it would load all
-weights, and with few tokens the network would be bound by that.
+Each PE first makes some columns of the intermediate for some tokens or all: gate and up products,
+the activation, their product, quantised on the way out of the SIMD engine. FP32 sums live in local
+memory for 32 columns at a time; only MX codes leave the PE, a byte an element. After a barrier each
+PE makes some columns of the result; its weights were loaded before, if they fit. So every PE has
+nearly the same to do, and a weight is loaded by one PE, or by few. If each PE had tokens of its own
+there would be no barrier, but each would load all the weights: 128 tokens on 12 PEs would need 2.3
+lines a cycle of the 3 that SRAM gives, fewer tokens more than it gives, and 11 tokens on some
+PEs beside 10 on others cost 3 %. Over dies it is tokens that are shared out, as nothing then
+crosses between them.
 
 Weights in MXFP4 decode into the cell that multiplies 8-bit elements, as the other operand is
 MXFP8: the products run at the rate of MX8, 512 MACs a cycle and PE, with half the bytes of weights.
@@ -19,7 +22,7 @@ from host.isa import LINE, ROWS, Binary, Format, Function, Op, Rule, Source1, bl
 from host.kernels.dots import Panel, k_chunks, load, load_a, panel_lines
 from host.kernels.matmul import Product, partition, shares
 from host.kernels.rows import store
-from host.kernels.schedule import Load, Work, cuts, duration, interleave, rate, upper
+from host.kernels.schedule import Load, Work, cuts, duration, fill_cycles, interleave, rate, upper
 from host.program import Program, use
 from host.tensor import Tensor
 
@@ -76,10 +79,10 @@ def ffn(x, weights, inner, y, *, kind, pes, rule=Rule.FLOOR, local_lines=8192):
                 raised.emit(p)
             p.phase(barrier=True)
             continue
-        down = _beside(p, inner, weights.down, y, rows, tiles, count)
+        down = _beside(p, inner, weights.down, y, rows, tiles, count) if raised else None
         if raised:
             raised.emit(p, [partial(down.load_tile, p, t) for t in range(*tiles)] if down else [])
-        if down and raised:
+        if down:
             p.add(Op.BARRIER)
         else:
             p.phase(barrier=True)
@@ -203,7 +206,7 @@ class Intermediate:
     def _order(self, first):
         """Loads and products, if the first block is made in the runs ``first``."""
         loads, works, ends, band_ends = [], [], [], []
-        commands, fill = 2 * len(self.chunks), int(self.tile_lines + ROWS * len(self.chunks))
+        commands, fill = 2 * len(self.chunks), fill_cycles(self.tile_lines)
         for band in range(len(self.bands)):
             arrived = []
             for block in range(*self.columns):

@@ -3,7 +3,7 @@ from math import inf, lcm
 
 from host.isa import LINE, ROWS, Format, Operand, blocks
 from host.kernels.dots import Panel, k_chunks, load, load_a, panel_lines
-from host.kernels.schedule import Load, Work, cuts, duration, interleave, rate, upper
+from host.kernels.schedule import Load, Work, cuts, duration, fill_cycles, interleave, rate, upper
 from host.program import Program, use
 
 PLANS = {}      # how products were cut, by their sizes
@@ -166,7 +166,7 @@ class Product:
         passes = [(t, min(t + self.held, t1)) for t in range(t0, t1, self.held)]
         steps = [(span, run) for span in passes for run in runs]
         per_load = 2 * len(self.chunks)
-        fill = int(self.tile_lines + 16 * len(self.chunks))
+        fill = fill_cycles(self.tile_lines)
         loads, works, ends, arrived = [], [], [], {}
         for at, (span, (r0, r1)) in enumerate(steps):
             number = at // len(runs)
