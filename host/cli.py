@@ -165,7 +165,8 @@ def run(job: Annotated[str, typer.Argument(help="embed")], package: Package = "m
 
 
 @app.command()
-def bench(name: Annotated[str | None, typer.Argument(help="gemm, embed or simspeed")] = None,
+def bench(name: Annotated[str | None, typer.Argument(
+              help="gemm, gemm_layers, ffn, embed or simspeed")] = None,
           every: Annotated[bool, typer.Option("--all", help="all of them")] = False,
           package: Package = "mtia450", threads: Threads = 2, processes: Processes = 0,
           json: Json = None):
