@@ -143,6 +143,15 @@ class Device:
     def pes(self):
         return list(range(self.configuration.pes))
 
+    @property
+    def pes_far_first(self):
+        """PEs, those first whose loads from SRAM, at both ends of each row, take longest.
+
+        A kernel that cannot share out its work evenly gives the first ones less.
+        """
+        columns = self.configuration.columns
+        return sorted(self.pes, key=lambda pe: -min(pe % columns, columns - 1 - pe % columns))
+
     def alloc(self, die, count, region=Region.SRAM):
         """Device address of ``count`` free bytes on a line."""
         return address(die, region, self.heaps[die, region].alloc(count))

@@ -45,6 +45,11 @@ class Program:
         self.add(Op.BARRIER if barrier else Op.FENCE)
         self._next_cb = self.next_line = 0
 
+    @property
+    def free_lines(self):
+        """Lines of local memory that no circular buffer of this phase has."""
+        return self.local_lines - self._next_line
+
     def buffer(self, size):
         """Allocate a circular buffer of ``size`` lines and return its number."""
         size = max(size, 1)

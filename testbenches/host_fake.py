@@ -13,6 +13,8 @@ class Configuration:
     pes: int = 6
     sram_bytes: int = 1 << 24
     hbm_bytes: int = 1 << 27
+    rows: int = 2
+    columns: int = 3
 
 
 class Memory:

@@ -65,7 +65,8 @@ def execute(device, job, x, w):
         tx = device.put(x, die, stream=die)
         tw = device.put(rows_of(w, first, last), die, stream=die)
         ty = device.empty(die, job.m, last - first, Format.FP32)
-        prepared.append(device.prepare(die, matmul(tx, tw, ty, pes=device.pes), stream=die))
+        programs = matmul(tx, tw, ty, pes=device.pes_far_first)
+        prepared.append(device.prepare(die, programs, stream=die))
         parts.append(ty)
         freed += [tx, tw, ty]
     device.synchronize()

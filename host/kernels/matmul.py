@@ -1,18 +1,20 @@
 """Matrix product of any shape on the PEs of one die: Y[M, N] = X[M, K] x W[N, K]^T."""
-from host.isa import ROWS, Format, Operand, blocks, lines
+from math import inf, lcm
+
+from host.isa import LINE, ROWS, Format, Operand, blocks
 from host.kernels.dots import Panel, k_chunks, load, load_a, panel_lines
+from host.kernels.schedule import Load, Work, cuts, duration, fill_cycles, interleave, rate, upper
 from host.program import Program, use
 
-LANES = 3   # columns of operand B at once in MX4 x MX4
+PLANS = {}      # how products were cut, by their sizes
+LANES = 3       # columns of operand B at once in MX4 x MX4
+BUFFERS = 64    # lines kept free for rounding when local memory is divided
+TRAFFIC = 0.5   # cycles that a line loaded counts when shares are compared
+DRAIN = 4       # rows, about, of the last product: what is still to be written when it ends
 
 
 def lanes(a, b):
     return LANES if a == b == Format.E2M1 else 1
-
-
-def upper(value, divisor):
-    """Quotient rounded up."""
-    return (value + divisor - 1) // divisor
 
 
 def split(total, parts):
@@ -21,18 +23,18 @@ def split(total, parts):
     return list(zip(bounds, bounds[1:], strict=False))
 
 
-def partition(m, n, pes, group):
-    """Rows of X and tiles of W for each PE, so that the busiest one is least busy.
+def partition(m, n, pes, group, time=None):
+    """Rows of X and tiles of W for each PE, so that the busiest one ends first.
 
-    Returns one ``((m0, m1), (tile0, tile1))`` per PE; ranges may be empty.
+    ``time(rows, tiles)``: how long a share takes; without it, products alone count. Returns one
+    ``((m0, m1), (tile0, tile1))`` per PE; ranges may be empty.
     """
     tiles = -(-n // ROWS)
 
     def cost(m_parts):
-        n_parts = pes // m_parts
-        rows = upper(upper(m, m_parts), group)
-        share = upper(tiles, n_parts)
-        return rows * share, share * ROWS + rows * group
+        rows = upper(upper(m, m_parts), group) * group
+        share = upper(tiles, pes // m_parts)
+        return time(min(rows, m), share) if time else rows * share, share * ROWS + rows
     factors = [f for f in range(1, pes + 1) if pes % f == 0]
     m_parts = min(factors, key=cost)
     row_runs = [(a * group, min(b * group, m)) for a, b in split(-(-m // group), m_parts)]
@@ -59,118 +61,209 @@ def matmul(x, w, y, *, pes, local_lines=8192):
                          f"{y.rows}x{y.columns} do not make a product")
     if y.format != Format.FP32:
         raise ValueError(f"A product is written in FP32, not {y.format.name}")
-    group = lanes(w.format, x.format)
-    shares = partition(x.rows, w.rows, len(pes), group)
-    return {pe: _share(x, w, y, rows, tiles, group, local_lines)
-            for pe, (rows, tiles) in zip(pes, shares, strict=True)
-            if rows[0] < rows[1] and tiles[0] < tiles[1]}
+    programs = {}
+    for pe, (rows, tiles) in zip(pes, shares(x, w, len(pes), local_lines), strict=True):
+        if rows[0] < rows[1] and tiles[0] < tiles[1]:
+            program = programs[pe] = Program(local_lines=local_lines)
+            product = Product(x, w, y, rows, tiles, pes=len(pes), budget=local_lines)
+            product.allocate(program)
+            product.emit(program)
+    return programs
 
 
-def _plan(x, w, chunks, m, tiles, group, budget):
-    """Rows of X and tiles of W held in local memory at a time."""
-    def row_cost(form):
-        return sum(sum(panel_lines(form, c, 16)) for c in chunks) / 16
-    tile_lines = sum(sum(panel_lines(w.format, c, ROWS)) for c in chunks)
-    x_lines = row_cost(x.format)
-    for held in range(tiles, 0, -1):
-        weights = held * tile_lines * (1 if held == tiles else 2)
-        rows = int((budget - weights - 64) // (2 * x_lines + 4))
-        rows = rows // group * group
-        if rows >= min(m, 8 * group):
-            parts = max(upper(m, rows), min(3, upper(m, 8 * group)))
-            return upper(upper(m, parts), group) * group, held
-    raise ValueError("A tile of the product does not fit into local memory")
+def shares(x, w, pes, budget):
+    """Rows of X and tiles of W for each of ``pes`` PEs."""
+    def time(rows, tiles):
+        try:
+            share = Product(x, w, None, (0, rows), (0, tiles), pes=pes, budget=budget)
+            return share.cycles + TRAFFIC * sum(load.lines for load in share.loads)
+        except ValueError:      # this share does not fit; another may
+            return inf
+    return partition(x.rows, w.rows, pes, lanes(w.format, x.format), time)
 
 
-def _runs(rows, step, group):
-    """Cut rows into runs of about equal size, at most ``step``, whole groups but for the last.
+class Product:
+    """One PE's share of a product: which rows of X meet which tiles of W, and when.
 
-    A shorter first run would start earlier, but then the tiles of its other products come too
-    late (measured on 512 x 512 x 2,048: 0.908 of the peak with equal runs, 0.896 with a first run
-    of 33 rows of 171).
+    Rows come in runs, tiles in passes: a run meets all tiles of a pass before the next run. What
+    fits into local memory is loaded once. The first runs are short, and the first tile meets the
+    first run piece by piece, so that products start as soon as a few rows have come; how short is
+    best, a model of the time tells (``cycles``). The last product is cut so that little is left to
+    be written when it ends.
+
+    Parameters
+    ----------
+    x, w, y : host.tensor.Tensor
+        Operands and result.
+    rows, tiles : tuple of int
+        First and one past the last.
+    pes : int
+        PEs that load from the die's SRAM at the same time.
+    budget : int
+        Lines of local memory. :exc:`ValueError` if a tile does not fit.
+    loaded : int
+        Tiles of W that :meth:`load_tile` brings before :meth:`emit`, all or none.
     """
-    groups, parts = upper(rows[1] - rows[0], group), upper(rows[1] - rows[0], step)
-    return [(rows[0] + a * group, min(rows[0] + b * group, rows[1]))
-            for a, b in split(groups, parts)]
 
+    def __init__(self, x, w, y, rows, tiles, *, pes, budget, loaded=0):
+        self.x, self.w, self.y, self.rows, self.tiles = x, w, y, rows, tiles
+        self.group, self.rate, self.loaded = lanes(w.format, x.format), rate(pes), loaded
+        self.chunks = k_chunks(x.columns, w.format, x.format)
+        self.row_lines = sum(sum(panel_lines(x.format, c, 16)) for c in self.chunks) / 16
+        self.tile_lines = sum(sum(panel_lines(w.format, c, ROWS)) for c in self.chunks)
+        self.row_cycles = sum(blocks(c.columns, w.format, x.format)
+                              for c in self.chunks) / self.group
+        strides = [max(Panel(x.format, c.columns).scale_stride, 1) for c in self.chunks]
+        self.unit = lcm(self.group, *(LINE // min(s, LINE) if x.format.is_mx else 1
+                                      for s in strides))
+        self.step, self.held, self.copies = self._fit(budget)
+        key = (x.columns, x.format, w.format, rows[1] - rows[0], tiles[1] - tiles[0], pes, budget,
+               loaded)
+        if key not in PLANS:
+            PLANS[key] = min(((runs, pieces) for runs in cuts(
+                                  rows[1] - rows[0], self.step, self.unit, self.group)
+                              for pieces in ((runs[0],), self._ramp(*runs[0]))),
+                             key=lambda plan: self._timed(*plan)[0])
+        plan = [[(a + rows[0], b + rows[0]) for a, b in part] for part in PLANS[key]]
+        self.cycles, self.loads, self.works = self._timed(*plan)
 
-def _share(x, w, y, rows, tiles, group, local_lines):
-    program = Program(local_lines=local_lines)
-    chunks = k_chunks(x.columns, w.format, x.format)
-    m, tile_count = rows[1] - rows[0], tiles[1] - tiles[0]
-    step, held = _plan(x, w, chunks, m, tile_count, group, local_lines)
-    passes = [(t, min(t + held, tiles[1])) for t in range(tiles[0], tiles[1], held)]
-    copies = 1 if len(passes) == 1 else 2
-    buffers = []
-    for chunk in chunks:
-        we, ws = panel_lines(w.format, chunk, ROWS)
-        xe, xs = panel_lines(x.format, chunk, step)
-        buffers.append((program.buffer(we * held * copies), program.buffer(ws * held * copies),
-                        program.buffer(2 * xe), program.buffer(2 * xs)))
-    out = program.buffer(4 * step)
-    runs = _runs(rows, step, group)
-    steps = [(span, i) for span in passes for i in range(len(runs))]
+    def _fit(self, budget):
+        """Rows of a run at most, tiles of a pass, and how many such runs local memory holds."""
+        m, tiles = self.rows[1] - self.rows[0], self.tiles[1] - self.tiles[0]
+        if tiles * self.tile_lines + m * (self.row_lines + 2) + BUFFERS <= budget:
+            return m, tiles, 1
+        for held in range(tiles, 0, -1):
+            weights = held * self.tile_lines * (1 if held == tiles else 2)
+            rows = int((budget - weights - BUFFERS) // (2 * self.row_lines + 4))
+            rows = rows // self.group * self.group
+            if rows >= min(m, 8 * self.group):
+                return min(rows, m), held, 2
+        raise ValueError("A tile of the product does not fit into local memory")
 
-    def load_rows(at):
-        for chunk, (_, _, xe, xs) in zip(chunks, buffers, strict=True):
-            r0, r1 = runs[steps[at][1]]
-            load(program, x, chunk, xe, xs, first=r0, rows=r1 - r0)
+    def _ramp(self, r0, r1):
+        """Pieces of the first run: each arrives while the one before it is multiplied."""
+        growth = min(max(self.rate[1] * self.row_cycles / self.row_lines, 1.0), 2.0)
+        size = float(self.unit * upper(48, int(self.row_cycles * self.unit) + 1))
+        bounds = [r0]
+        while bounds[-1] < r1:
+            piece = int(size) // self.unit * self.unit
+            if r1 - bounds[-1] < 2 * piece:
+                piece = r1 - bounds[-1]
+            bounds.append(bounds[-1] + piece)
+            size *= growth
+        return list(zip(bounds, bounds[1:], strict=False))
 
-    # Loads stand one tile and one run of rows ahead of their use, so that the command processor
-    # never waits with a product behind them.
-    for at, ((t0, t1), i) in enumerate(steps):
-        r0, r1 = runs[i]
-        if i == 0:
-            _load_tile(program, w, chunks, buffers, t0)
-        if at == 0:
-            load_rows(0)
-        for tile in range(t0, t1):
-            if i == 0 and tile + 1 < t1:
-                _load_tile(program, w, chunks, buffers, tile + 1)
-            _dots(program, x, w, chunks, buffers, out, r1 - r0, tile, (t0, t1),
-                  last=r1 == rows[1])
-            columns = min(ROWS, w.rows - tile * ROWS)
-            program.dma_out(use(out, wait=r1 - r0, release=r1 - r0),
-                            y.row(r0) + tile * ROWS * 4, rows=r1 - r0, row_bytes=columns * 4,
-                            remote_stride=y.row_bytes, local_stride=64)
-            # In the first run of rows the tiles come first: they are needed sooner.
-            if tile == (max(t1 - 2, t0) if i == 0 else t0) and at + 1 < len(steps):
-                load_rows(at + 1)
-    return program
+    def _tail(self, r0, r1):
+        """Pieces of the last run's last product: a short one at the end."""
+        short = upper(DRAIN, self.unit) * self.unit
+        cuts = [r1 - (r1 - r0) % self.unit - n * short for n in (4, 1)]
+        bounds = [r0, *(c for c in cuts if c - r0 >= short), r1]
+        return list(zip(bounds, bounds[1:], strict=False))
 
+    def _timed(self, runs, first):
+        """Loads and products for these runs, and how long they take; ``first``: its pieces."""
+        t0, t1 = self.tiles
+        passes = [(t, min(t + self.held, t1)) for t in range(t0, t1, self.held)]
+        steps = [(span, run) for span in passes for run in runs]
+        per_load = 2 * len(self.chunks)
+        fill = fill_cycles(self.tile_lines)
+        loads, works, ends, arrived = [], [], [], {}
+        for at, (span, (r0, r1)) in enumerate(steps):
+            number = at // len(runs)
+            pieces = first if at == 0 else [(r0, r1)]
+            parts = []
+            for tile in range(*span):
+                mine = pieces if tile == span[0] else [(r0, r1)]
+                if at == len(steps) - 1 and tile == span[1] - 1:
+                    mine = [*mine[:-1], *self._tail(*mine[-1])]
+                if (number, tile) not in arrived:
+                    arrived[number, tile] = -1
+                    if number or tile - t0 >= self.loaded:
+                        after = ends[(number - 1) * len(runs) - 1] if number > 1 else -1
+                        arrived[number, tile] = len(loads)
+                        loads.append(Load(("tile", tile), self.tile_lines,
+                                          per_load, after, fill))
+                for a, b in mine:
+                    if tile == span[0]:
+                        after = ends[at - 2] if self.copies == 2 and at > 1 else -1
+                        parts.append((a, len(loads)))
+                        loads.append(Load(("rows", a, b), (b - a) * self.row_lines, per_load,
+                                          after))
+                    cycles = (b - a) * self.row_cycles
+                    works.append(Work((span, (r0, r1), tile, (a, b)),
+                                      max(cycles, fill) if a == r0 else cycles,
+                                      (arrived[number, tile],
+                                       max(n for first, n in parts if first < b))))
+            ends.append(len(works) - 1)
+        return duration(loads, works, self.rate), loads, works
 
-def _load_tile(program, w, chunks, buffers, tile):
-    rows = min(ROWS, w.rows - tile * ROWS)
-    for chunk, (we, ws, _, _) in zip(chunks, buffers, strict=True):
-        load(program, w, chunk, we, ws, first=tile * ROWS, rows=rows)
+    def allocate(self, program):
+        """Allocate circular buffers."""
+        largest = max(run[1] - run[0] for _, run, _, _ in (w.what for w in self.works))
+        runs = {run for _, run, _, _ in (w.what for w in self.works)}
+        tiles = self.held * (1 if self.held == self.tiles[1] - self.tiles[0] else 2)
+        self.buffers = []
+        for chunk in self.chunks:
+            we, ws = panel_lines(self.w.format, chunk, ROWS)
+            sizes = [panel_lines(self.x.format, chunk, b - a) for a, b in runs]
+            if self.copies == 1:
+                xe, xs = (sum(s[i] for s in sizes) for i in (0, 1))
+            else:
+                xe, xs = (2 * n for n in panel_lines(self.x.format, chunk, largest))
+            self.buffers.append(tuple(program.buffer(n) for n in (we * tiles, ws * tiles, xe, xs)))
+        self.out = program.buffer(2 * largest if self.copies == 1 else 4 * largest)
 
+    def emit(self, program):
+        """Emit loads and products."""
+        for item in interleave(self.loads, self.works):
+            if isinstance(item, Work):
+                self._multiply(program, *item.what)
+            elif item.what[0] == "tile":
+                self.load_tile(program, item.what[1])
+            else:
+                for chunk, (_, _, xe, xs) in zip(self.chunks, self.buffers, strict=True):
+                    load(program, self.x, chunk, xe, xs, first=item.what[1],
+                         rows=item.what[2] - item.what[1])
 
-def _dots(program, x, w, chunks, buffers, out, rows, tile, span, *, last):
-    """One tile of W against the rows of X in local memory, all chunks of K."""
-    t0, t1 = span
-    tile_rows = min(ROWS, w.rows - tile * ROWS)
-    for i, (chunk, (we, ws, xe, xs)) in enumerate(zip(chunks, buffers, strict=True)):
-        size, scale_size = panel_lines(w.format, chunk, ROWS)
-        total = sum(panel_lines(w.format, chunk, min(ROWS, w.rows - t * ROWS))[0]
-                    for t in range(t0, t1))
-        scale_total = sum(panel_lines(w.format, chunk, min(ROWS, w.rows - t * ROWS))[1]
-                          for t in range(t0, t1))
-        drop = last and tile == t1 - 1
-        load_a(program, w.format, x.format, chunk, we, ws, rows=tile_rows,
-               offset=(tile - t0) * size, scale_offset=(tile - t0) * scale_size,
-               release=total if drop else 0, scale_release=scale_total if drop else 0)
-        panel = Panel(x.format, chunk.columns)
-        count, scale_count = panel_lines(x.format, chunk, rows)
-        done = tile == t1 - 1
-        program.dot(
-            Operand(xe, 0, count, count if done else 0),
-            Operand(xs, 0, scale_count, scale_count if done else 0) if x.format.is_mx else None,
-            Operand(out, 0, rows, rows if i == len(chunks) - 1 else 0),
-            a=w.format, b=x.format, columns=rows,
-            blocks=blocks(chunk.columns, w.format, x.format), stride=panel.row_lines,
-            scale_stride=panel.scale_stride, out_stride=1, release_a=True, accumulate=i > 0)
+    def load_tile(self, program, tile):
+        """Emit the load of a tile of W; tiles come in ascending order."""
+        for chunk, (we, ws, _, _) in zip(self.chunks, self.buffers, strict=True):
+            load(program, self.w, chunk, we, ws, first=tile * ROWS, rows=self._tile_rows(tile))
 
+    def _tile_rows(self, tile):
+        return min(ROWS, self.w.rows - tile * ROWS)
 
-def output_lines(rows, columns):
-    """Lines of an FP32 array of that shape."""
-    return rows * lines(columns * 4)
+    def _multiply(self, program, span, run, tile, piece):
+        """One tile of W against rows of X in local memory, all chunks of K; result to memory."""
+        (r0, r1), (a, b), rows = run, piece, piece[1] - piece[0]
+        # an A buffer serves all pieces of a run if it holds the whole of K
+        keep = len(self.chunks) == 1
+        done = tile == span[1] - 1 and b == r1
+        drop = tile == span[1] - 1 and r1 == self.rows[1] and (keep or b == r1)
+        for i, (chunk, (we, ws, xe, xs)) in enumerate(zip(self.chunks, self.buffers, strict=True)):
+            if a == r0 or not keep:
+                self._load_a(program, span, tile, chunk, we, ws, drop=drop)
+            panel = Panel(self.x.format, chunk.columns)
+            skip, upto = (panel_lines(self.x.format, chunk, n - r0) for n in (a, b))
+            whole = panel_lines(self.x.format, chunk, r1 - r0)
+            program.dot(
+                Operand(xe, skip[0], upto[0], whole[0] if done else 0),
+                Operand(xs, skip[1], upto[1], whole[1] if done else 0)
+                if self.x.format.is_mx else None,
+                Operand(self.out, 0, rows, rows if i == len(self.chunks) - 1 else 0),
+                a=self.w.format, b=self.x.format, columns=rows,
+                blocks=blocks(chunk.columns, self.w.format, self.x.format),
+                stride=panel.row_lines, scale_stride=panel.scale_stride, out_stride=1,
+                release_a=b == r1 or not keep, accumulate=i > 0)
+        y, columns = self.y, min(ROWS, self.w.rows - tile * ROWS)
+        program.dma_out(use(self.out, wait=rows, release=rows), y.row(a) + tile * ROWS * 4,
+                        rows=rows, row_bytes=columns * 4, remote_stride=y.row_bytes,
+                        local_stride=LINE)
+
+    def _load_a(self, program, span, tile, chunk, we, ws, *, drop):
+        size, scale_size = panel_lines(self.w.format, chunk, ROWS)
+        of_pass = [panel_lines(self.w.format, chunk, self._tile_rows(t)) for t in range(*span)]
+        load_a(program, self.w.format, self.x.format, chunk, we, ws, rows=self._tile_rows(tile),
+               offset=(tile - span[0]) * size, scale_offset=(tile - span[0]) * scale_size,
+               release=sum(s[0] for s in of_pass) if drop else 0,
+               scale_release=sum(s[1] for s in of_pass) if drop else 0)
