@@ -23,8 +23,7 @@ class Program:
     """Commands of one PE, in order, with its local memory divided into circular buffers.
 
     ``buffer`` allocates a CB; ``phase`` ends the use of all of them (a barrier or a fence) and
-    starts a new division. Sizes are in lines unless a name says bytes. ``next_line`` is the first
-    line of local memory that no buffer has.
+    starts a new division. Sizes are in lines unless a name says bytes.
     :exc:`ValueError` if the buffers of a phase do not fit into local memory.
     """
 
@@ -32,7 +31,7 @@ class Program:
         self.local_lines = local_lines
         self.buffers = buffers
         self.commands = []
-        self._next_cb = self.next_line = 0
+        self._next_cb = self._next_line = 0
 
     def words(self):
         """Return the program as an array of [commands, 16] words, ``END`` included."""
@@ -43,7 +42,7 @@ class Program:
 
     def phase(self, *, barrier):
         self.add(Op.BARRIER if barrier else Op.FENCE)
-        self._next_cb = self.next_line = 0
+        self._next_cb = self._next_line = 0
 
     @property
     def free_lines(self):
@@ -55,13 +54,13 @@ class Program:
         size = max(size, 1)
         if self._next_cb == self.buffers:
             raise ValueError(f"A phase has at most {self.buffers} circular buffers")
-        if self.next_line + size > self.local_lines:
-            raise ValueError(f"Circular buffers need {self.next_line + size} lines, local memory "
+        if self._next_line + size > self.local_lines:
+            raise ValueError(f"Circular buffers need {self._next_line + size} lines, local memory "
                              f"has {self.local_lines}")
         cb = self._next_cb
-        self.add(Op.CB_CONFIG, w1=cb, w2=self.next_line, w3=size)
+        self.add(Op.CB_CONFIG, w1=cb, w2=self._next_line, w3=size)
         self._next_cb += 1
-        self.next_line += size
+        self._next_line += size
         return cb
 
     def dma_in(self, dst, remote, *, rows=1, row_bytes, remote_stride=0, local_stride=0, offset=0):

@@ -129,7 +129,7 @@ class _Flash:
         self.out_lines = upper(head.size, 2) if self.pair else head.size
         self.q = [program.buffer(2 * n) for n in q_lines]
         self.out = program.buffer(2 * self.out_lines)
-        pages, room = upper(head.k.rows, KEYS), local_lines - program.next_line
+        pages, room = upper(head.k.rows, KEYS), program.free_lines
         elements, scales = (sum(side) for side in zip(*self.lines.values(), strict=True))
         self.resident = pages * (elements + scales) <= room
         held = pages if self.resident else (room - 2 * GROUP * scales) // elements
