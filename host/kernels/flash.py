@@ -58,13 +58,31 @@ class Mask:
 
 
 @dataclass(frozen=True)
+class PageTable:
+    """Which pages of a pool hold a sequence: 32-bit page numbers from ``address`` on, in order."""
+
+    address: int
+    keys: int       # of the sequence
+
+
+@dataclass(frozen=True)
 class Head:
-    """Operands of one head: Q [rows, head], K [keys, head], V^T by pages, O^T by tiles in FP32."""
+    """Operands of one head: Q [rows, head], K [keys, head], V^T by pages, O^T by tiles in FP32.
+
+    With a page ``table`` K and V^T are pools of pages that several sequences share: page ``n`` is
+    rows ``128 n`` to ``128 n + 127`` of K and the page ``n`` of V^T. What a page holds past the last
+    key must be numbers: their weight is zero, but zero times NaN is NaN.
+    """
 
     q: Tensor
     k: Tensor
     vt: Tensor
     out: Tensor
+    table: PageTable | None = None
+
+    @property
+    def keys(self):
+        return self.table.keys if self.table else self.k.rows
 
     @property
     def size(self):
@@ -102,6 +120,9 @@ def flash(head, *, p=Format.E4M3, mask=None, scale=None, tiles=None, local_lines
         Size of local memory [line].
     """
     head.check()
+    if head.table and (head.k.rows % KEYS or not 1 <= head.keys):
+        raise ValueError(f"A pool has whole pages of {KEYS} keys and a sequence at least one key, "
+                         f"not {head.k.rows} and {head.keys}")
     if p not in (Format.E4M3, Format.BF16, Format.FP16):
         raise ValueError(f"P must be E4M3, BF16 or FP16, not {p.name}")
     job = _Flash(head, p, mask or Mask(), head.size ** -0.5 if scale is None else scale,
@@ -129,7 +150,7 @@ class _Flash:
         self.out_lines = upper(head.size, 2) if self.pair else head.size
         self.q = [program.buffer(2 * n) for n in q_lines]
         self.out = program.buffer(2 * self.out_lines)
-        pages, room = upper(head.k.rows, KEYS), program.free_lines
+        pages, room = upper(head.keys, KEYS), program.free_lines - (6 * GROUP if head.table else 0)
         elements, scales = (sum(side) for side in zip(*self.lines.values(), strict=True))
         self.resident = pages * (elements + scales) <= room
         held = pages if self.resident else (room - 2 * GROUP * scales) // elements
@@ -140,6 +161,9 @@ class _Flash:
         self.buffers = {side: (program.buffer(held * n), program.buffer(groups * n_scales))
                         for side, (n, n_scales) in self.lines.items()}
         self.places = {}        # resident blocks in the order in which they came
+        # page numbers: one in a line for each block, and those of a group in a line
+        self.numbers = {side: (program.buffer(2 * GROUP), program.buffer(2))
+                        for side in self.lines} if head.table else {}
 
     def emit(self, tiles):
         """All steps: scores of a step, then the weighing of the one before it."""
@@ -181,7 +205,7 @@ class _Flash:
         """Steps of a tile: (block, keys of it, first, last); a tile that sees nothing has one."""
         head = self.head
         start, stop = self.mask.span(tile * ROWS, min(tile * ROWS + ROWS, head.q.rows),
-                                     head.k.rows)
+                                     head.keys)
         run = range(start // KEYS, max(upper(stop, KEYS), start // KEYS + 1))
         for block in run:
             keys = max(min(stop - block * KEYS, KEYS), 1)
@@ -214,11 +238,14 @@ class _Flash:
     def _rows(self, side, block, count=1):
         """Rows that ``count`` blocks from ``block`` on have."""
         tensor, each, _ = self._side(side)
-        return min(count * each, tensor.rows - block * each)
+        return count * each if self.head.table else min(count * each, tensor.rows - block * each)
 
     def _load(self, side, block, group):
         """Bring a block of K or a page of V^T in; with the first of a group the scales of all."""
         tensor, each, chunk = self._side(side)
+        if self.head.table:
+            self._gather(side, block, group)
+            return
         elements, scales = self.buffers[side]
         first, rows = block * each, self._rows(side, block)
         count = panel_lines(tensor.format, chunk, rows)[0]
@@ -229,6 +256,27 @@ class _Flash:
             count = panel_lines(tensor.format, chunk, rows)[1]
             self.program.dma_in(use(scales, wait=count, release=count), tensor.scale_row(first),
                                 row_bytes=rows * tensor.scale_stride)
+
+    def _gather(self, side, block, group):
+        """The same by the numbers of its pages."""
+        tensor, each, _ = self._side(side)
+        (elements, scales), (numbers, lists) = self.buffers[side], self.numbers[side]
+        at, count = self.head.table.address + 4 * block, group[1]
+        page, scale_page = each * tensor.row_bytes, each * tensor.scale_stride
+        if group[0] == 0:
+            self.program.dma_in(use(numbers, wait=count, release=count), at, rows=count,
+                                row_bytes=4, remote_stride=4, local_stride=LINE)
+        self.program.gather(
+            use(elements, wait=page // LINE, release=page // LINE),
+            use(numbers, wait=1, release=1), tensor.address, rows=1, row_bytes=page,
+            remote_stride=page, local_stride=0)
+        if tensor.format.is_mx and group[0] == 0:
+            self.program.dma_in(use(lists, wait=1, release=1), at, row_bytes=4 * count)
+            total = count * scale_page // LINE
+            self.program.gather(
+                use(scales, wait=total, release=total), use(lists, wait=1, release=1),
+                tensor.scales, rows=count, row_bytes=scale_page, remote_stride=scale_page,
+                local_stride=scale_page)
 
     def _operands(self, side, block, group, rows):
         """CB operands of ``rows`` rows of a block."""

@@ -7,9 +7,10 @@ import pytest
 from host.bench import attention as bench
 from host.driver import Device
 from host.isa import Format
-from host.kernels.flash import Head, Mask, flash
+from host.kernels.flash import Head, Mask, PageTable, flash
 from host.tensor import Tensor
 from testbenches.host_fake import Configuration, FakePackage
+from testbenches.pool import pooled
 
 
 def check(job, *, lines=8192, tiles=None):
@@ -71,6 +72,28 @@ def test_blocks_that_no_row_sees_are_left_out():
     count = [sum(int(c[0]) & 255 == 0x22 for c in check(replace(job, mask=mask))[1].commands)
              for mask in (Mask(), Mask(causal=True), Mask(causal=True, window=20))]
     assert count == [32, 24, 18]
+
+
+@pytest.mark.parametrize("queries, lines", [(20, 8192), (40, 2600), (4, 1600)])
+@pytest.mark.parametrize("form", [Format.E4M3, Format.BF16])
+def test_pages_anywhere_in_a_pool(queries, lines, form):
+    """Keys and values in shuffled pages of a pool, whose other pages hold other numbers."""
+    device = Device(FakePackage(Configuration(dies=1, pes=1), lines=lines))
+    job = bench.Job(queries=queries, keys=600 if form == Format.E4M3 else 300, head=64, form=form,
+                    mask=Mask(causal=True, first=300))
+    operands = bench.packed(job)
+    order = np.random.default_rng(1).permutation(9)[:bench.upper(job.keys, 128)]
+    q = device.put(operands.q, 0)
+    k, vt = (device.put(pooled(p, order, rows), 0)
+             for p, rows in ((operands.k, 128), (operands.vt, job.head)))
+    out = device.empty(0, bench.upper(queries, 16) * job.head, 16, Format.FP32)
+    table = device.alloc(0, 64)
+    device.write(table, order.astype("<u4"))
+    head = Head(q, k, vt, out, PageTable(table, job.keys))
+    device.launch(0, {0: flash(head, p=job.p, mask=job.mask, local_lines=lines)}).wait()
+    tiles = range(bench.upper(queries, 16))
+    got = bench.rows_of(job, device.get(out), tiles)
+    np.testing.assert_array_equal(got.view(np.uint32), bench.expected(job, operands))
 
 
 def test_wrong_arguments():

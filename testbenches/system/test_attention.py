@@ -1,13 +1,15 @@
 """System tests of fused attention: jobs and mistakes on the co-simulated package."""
+import numpy as np
 import pytest
 
 from host.bench import attention as bench
 from host.driver import Device, DeviceError
 from host.isa import Code, Format, Region, Unit, address
-from host.kernels.flash import Mask
+from host.kernels.flash import Head, Mask, PageTable, flash
 from host.outcome import Options
 from host.program import Program, use
 from host.transport import open_package
+from testbenches.pool import pooled
 
 pytestmark = pytest.mark.system
 
@@ -35,6 +37,22 @@ JOBS = {
 def test_attention_is_bit_exact(device, name):
     done = bench.execute(device, JOBS[name], heads=2, dies=(0, 1))
     assert done.compared == done.equal > 0
+
+
+def test_keys_in_pages_of_a_pool(device):
+    """Decoding from a paged cache: page numbers go through the index list of the DMA."""
+    job = bench.Job(queries=8, keys=500, head=64, mask=Mask(share=3))
+    operands, order = bench.packed(job), np.array([6, 2, 7, 0])
+    q = device.put(operands.q, 1)
+    k, vt = (device.put(pooled(p, order, rows), 1)
+             for p, rows in ((operands.k, 128), (operands.vt, job.head)))
+    out = device.empty(1, job.head, 16, Format.FP32)
+    table = device.alloc(1, 64)
+    device.write(table, order.astype("<u4"))
+    program = flash(Head(q, k, vt, out, PageTable(table, job.keys)), mask=job.mask)
+    device.launch(1, {4: program}).wait(2_000_000)
+    got = bench.rows_of(job, device.get(out), range(1))
+    np.testing.assert_array_equal(got.view(np.uint32), bench.expected(job, operands))
 
 
 def refused(device, field, change, unit=Unit.SOFTMAX, code=Code.BAD_FIELD):
