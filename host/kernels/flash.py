@@ -70,8 +70,8 @@ class Head:
     """Operands of one head: Q [rows, head], K [keys, head], V^T by pages, O^T by tiles in FP32.
 
     With a page ``table`` K and V^T are pools of pages that several sequences share: page ``n`` is
-    rows ``128 n`` to ``128 n + 127`` of K and the page ``n`` of V^T. What a page holds past the last
-    key must be numbers: their weight is zero, but zero times NaN is NaN.
+    rows ``128 n`` to ``128 n + 127`` of K and the page ``n`` of V^T. What a page holds past the
+    last key must be numbers: their weight is zero, but zero times NaN is NaN.
     """
 
     q: Tensor
