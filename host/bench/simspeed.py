@@ -21,7 +21,7 @@ def run(options):
     with open_package(options) as transport:
         device = Device(transport)
         options.step(1, 3, "product on the package")
-        runs = [gemm.execute(device, job, x, w) for _ in range(3)]
+        runs = [gemm.execute(device, job, x, w) for _ in range(5)]
         build_seconds = transport.build_seconds
     options.step(2, 3, "yardstick")
     after = yardstick()

@@ -74,7 +74,8 @@ class SoftmaxUnit(wiring.Component):
         connect(m, flipped(self.buffers), frontend.buffers)
         core, always = Module(), ResetSignal("sync") | self.unit.clear
         m.submodules.core = DomainRenamer("work")(ResetInserter(self.unit.clear)(core))
-        gated_domain(m, name="work", enable=always | frontend.working)
+        pop = self.factors.valid & self.factors.ready
+        gated_domain(m, name="work", enable=always | frontend.working | pop)
         core.submodules.maximum = maximum = MaximumPass()
         core.submodules.store = store = ScoreStore()
         core.submodules.exponential = exponential = ExponentialPass(rows=self.rows)
@@ -88,9 +89,7 @@ class SoftmaxUnit(wiring.Component):
             store.read_line.eq(exponential.line), exponential.x.eq(store.o),
         ]
         queue = Queue(factors_layout())
-        m.submodules.queue = DomainRenamer("entries")(ResetInserter(self.unit.clear)(queue))
-        push, pop = queue.i.valid & queue.i.ready, queue.o.valid & queue.o.ready
-        gated_domain(m, name="entries", enable=always | push | pop)
+        core.submodules.queue = queue
         connect(m, exponential.factors, queue.i)
         connect(m, queue.o, flipped(self.factors))
 
@@ -115,8 +114,9 @@ class SoftmaxUnit(wiring.Component):
             frontend.active.eq(take | moves), frontend.starved.eq(maximum.open & ~self.i.valid),
             frontend.blocked.eq(exponential.busy | maximum.o.valid),
         ]
-        gated_domain(m, name="count", enable=ResetSignal("sync") | self.unit.launch | take)
-        taken = Signal(32)
-        m.d.count += taken.eq(Mux(self.unit.launch, 0, taken + 1))
-        m.d.comb += frontend.extra[0].eq(taken)
+        taken = frontend.extra[0]
+        with m.If(self.unit.launch):
+            m.d.sync += taken.eq(0)
+        with m.Elif(take):
+            m.d.sync += taken.eq(taken + 1)
         return m

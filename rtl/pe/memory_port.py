@@ -7,7 +7,7 @@ from rtl.common.arbiter import RoundRobin
 from rtl.common.clockgate import gated_domain
 from rtl.common.queue import Queue
 from rtl.common.select import one_of
-from rtl.pe.interfaces import AccessError, Unit, request_layout, response_layout
+from rtl.pe.interfaces import LINE_BITS, AccessError, Unit, request_layout, response_layout
 
 CLIENT_BIT = 6      # of a tag: bits 7:6 name the client, bits 5:0 are its own
 
@@ -107,18 +107,28 @@ class RegisterWindow(wiring.Component):
         inward, outward = Queue(asked), Queue(response_layout())
         m.submodules.inward = DomainRenamer("work")(inward)
         m.submodules.outward = DomainRenamer("work")(outward)
-        request, answer = self.access.payload, outward.i.payload
+        request, asked_for = self.access.payload, inward.o.payload
+        # The line is chosen into a register, by two-way multiplexers: a simulator then does it in
+        # the cycle of an access alone.
+        answer, held = Signal(response_layout()), Signal()
+        taken = inward.o.valid & (~held | outward.i.ready)
+        wrong = asked_for.write | (asked_for.line >= len(Unit))
+        chosen = C(0, LINE_BITS)
+        for number, line in enumerate(self.counters):
+            chosen = Mux(asked_for.line == number, Value.cast(line), chosen)
         m.d.comb += [
             inward.i.valid.eq(self.access.valid), self.access.ready.eq(inward.i.ready),
             inward.i.payload.line.eq(request.address[6:16]), inward.i.payload.tag.eq(request.tag),
             inward.i.payload.write.eq(request.write),
-            outward.i.valid.eq(inward.o.valid), inward.o.ready.eq(outward.i.ready),
-            answer.tag.eq(inward.o.payload.tag), answer.write.eq(inward.o.payload.write),
-            self.busy.eq(inward.o.valid | outward.o.valid),
+            outward.i.valid.eq(held), inward.o.ready.eq(taken), outward.i.payload.eq(answer),
+            self.busy.eq(inward.o.valid | held | outward.o.valid),
         ]
         connect(m, outward.o, flipped(self.response))
-        with m.If(inward.o.payload.write | (inward.o.payload.line >= len(Unit))):
-            m.d.comb += answer.error.eq(AccessError.ADDRESS)
-        with m.Else():
-            m.d.comb += answer.data.eq(Array(self.counters)[inward.o.payload.line[:4]])
+        with m.If(outward.i.ready):
+            m.d.work += held.eq(0)
+        with m.If(taken):
+            m.d.work += [
+                held.eq(1), answer.tag.eq(asked_for.tag), answer.write.eq(asked_for.write),
+                answer.error.eq(Mux(wrong, AccessError.ADDRESS, AccessError.NONE)),
+                answer.data.eq(Mux(wrong, 0, chosen))]
         return m

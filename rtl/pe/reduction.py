@@ -4,6 +4,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.attention.interfaces import factors_layout
+from rtl.common.clockgate import gated_domain
 from rtl.common.isa import OPCODE, Opcode
 from rtl.pe.frontend import OperandField, UnitFrontend
 from rtl.pe.interfaces import (
@@ -87,7 +88,7 @@ class ReductionEngine(wiring.Component):
         connect(m, flipped(self.unit), frontend.unit)
         connect(m, flipped(self.buffers), frontend.buffers)
         core = Module()
-        m.submodules.core = ResetInserter(self.unit.clear)(core)
+        m.submodules.core = DomainRenamer("work")(ResetInserter(self.unit.clear)(core))
 
         # Lines under way, in order: each has its slot from the cycle in which it is taken.
         depth = self.depth
@@ -140,6 +141,9 @@ class ReductionEngine(wiring.Component):
             with core.Elif(written & (tail == i)):
                 core.d.sync += filled[i].eq(0)
 
+        moves, moved = frontend.job.valid | self.i.valid | (count != 0), Signal()
+        m.d.sync += moved.eq(moves)     # a cycle more: every stage is empty then
+        gated_domain(m, name="work", enable=ResetSignal("sync") | self.unit.clear | moves | moved)
         total = frontend.extra[0]
         with m.If(self.unit.launch):
             m.d.sync += total.eq(0)
