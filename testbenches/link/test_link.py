@@ -257,9 +257,10 @@ async def goodput_follows_the_formula(dut, rate):
     """
     traffic, channels = await start(dut, a=flipping(rate, where=lambda f: f["sequenced"]),
                                     send=100, take=100, directions=[("a", "b", "request")])
-    await run(dut, traffic, channels, 5000)
+    cycles = 40_000     # some hundred go-backs: chance moves the goodput by 0.01
+    await run(dut, traffic, channels, cycles)
     hurt = counter(dut, "b", "crc_errors") / channels[0].flits  # the share that was really hurt
-    taken = counter(dut, "b", "received") / (5000 / 4)
+    taken = counter(dut, "b", "received") / (cycles / 4)
     model = goodput(flit_error_rate=hurt, window_flits=12)
     dut._log.info("flit error rate %.4f: goodput %.3f, formula %.3f", hurt, taken, model)
     assert taken < model + 0.03
