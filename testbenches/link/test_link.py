@@ -275,7 +275,7 @@ def run_link(tmp_path, simulator, *, full):
     timeout, tries = (190, 16) if full else (SMALL["timeout_cycles"], SMALL["tries"])
     sim.run(Twins(lambda: LinkPair(**parameters)), test_module=__name__, build_dir=tmp_path,
             simulator=simulator, fast=True, env={
-                "CYCLES": "700" if simulator == "icarus" else "1500",  # Icarus takes 20 times longer
+                "CYCLES": "700" if simulator == "icarus" else "1500",  # Icarus is slow
                 "FULL": "1" if full else "", "TIMEOUT": str(timeout), "TRIES": str(tries)})
 
 
