@@ -60,7 +60,8 @@ def score(machine, w, refused):
     padded = np.zeros((rows, -(-keys // GROUP) * GROUP), codes.dtype)
     padded[:, :keys] = codes
     inverse = attention.inverse(machine.state) if last else np.zeros(rows, np.uint32)
-    machine.blocks.append(Block(padded, Format(p_form), machine.state.factor, inverse))
+    factor = attention.bits(np.ones(rows)) if first else machine.state.factor
+    machine.blocks.append(Block(padded, Format(p_form), factor, inverse))
     if w[1] >> 8 & 1:
         machine.a.pop(0)
     end()

@@ -52,7 +52,7 @@ class Job:
 
 @dataclass
 class Packed:
-    """A job's operands as bytes; ``scale`` of the scores."""
+    """A job's operands as bytes."""
 
     q: object
     k: object

@@ -193,13 +193,15 @@ class _Flash:
 
     def _groups(self, steps):
         """For each step (place in its group, steps of the group): those that share scale loads."""
+        if self.resident:
+            return [(0, 1)] * len(steps)
         groups = []
         for tile in dict.fromkeys(t for t, *_ in steps):
             count = sum(t == tile for t, *_ in steps)
             for at in range(0, count, GROUP):
-                size = 1 if self.resident else min(GROUP, count - at)
-                groups += [(i, size) for i in range(min(GROUP, count - at))]
-        return [(0, 1)] * len(steps) if self.resident else groups
+                size = min(GROUP, count - at)
+                groups += [(i, size) for i in range(size)]
+        return groups
 
     def _blocks(self, tile):
         """Steps of a tile: (block, keys of it, first, last); a tile that sees nothing has one."""
