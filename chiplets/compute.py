@@ -19,12 +19,19 @@ from rtl.pe.command_processor import UNITS
 from rtl.pe.element import ProcessingElement
 from rtl.pe.interfaces import PePort, Unit
 
+RING = ("ring_in", "ring_out")
 HBM_PINS = ("row_command", "column_command", "write_data", "write_mask", "read_data")
 
 
 def hbm_pins(controller):
     """Signature of the device side of an HBM controller."""
     return wiring.Signature({name: controller.signature.members[name] for name in HBM_PINS})
+
+
+def base_port():
+    """Signature of a PE towards the rest of its chiplet; the ring goes from PE to PE."""
+    return wiring.Signature({name: member for name, member in PePort().members.items()
+                             if name not in RING})
 
 
 def states_layout(*, banks, channels):
@@ -51,8 +58,8 @@ class ComputeBase(wiring.Component):
 
     Members
     -------
-    pe<n> : In(PePort())
-        A PE, as it sees itself, row-major.
+    pe<n> : In(base_port())
+        A PE, as it sees itself, row-major; all of it but its neighbours in the reduction ring.
     link : Out(PhitPort())
         Pins of the die-to-die link to the I/O chiplet.
     hbm<n> : Out(hbm_pins(...))
@@ -72,7 +79,7 @@ class ComputeBase(wiring.Component):
         controller._MustUse__silence = True  # it only lends its signature
         pins = hbm_pins(controller)
         super().__init__({
-            **{f"pe{i}": In(PePort()) for i in range(parameters.pes)},
+            **{f"pe{i}": In(base_port()) for i in range(parameters.pes)},
             **{f"hbm{i}": Out(pins) for i in range(parameters.hbm_channels)},
             "link": Out(PhitPort()), "die": In(DIE_BITS),
             "states": Out(states_layout(banks=addresses.banks, channels=addresses.channels))})
@@ -205,13 +212,25 @@ class ComputeChiplet(wiring.Component):
         m = Module()
         parameters = self.parameters
         m.submodules.base = base = self.base
+        pes = []
         for i in range(parameters.pes):
             m.submodules[f"pe{i}"] = pe = Place(ProcessingElement(
                 lines=parameters.local_lines, banks=parameters.local_banks,
                 rows=parameters.dot_rows, lanes=parameters.mx4_lanes,
                 units=pe_units(parameters)))
-            connect(m, pe, getattr(base, f"pe{i}"))
+            pes.append(pe)
+            port = getattr(base, f"pe{i}")
+            for name, member in base_port().members.items():
+                if member.is_signature:
+                    ends = getattr(pe, name), getattr(port, name)
+                    connect(m, *ends)
+                elif member.flow is Out:
+                    m.d.comb += getattr(port, name).eq(getattr(pe, name))
+                else:
+                    m.d.comb += getattr(pe, name).eq(getattr(port, name))
             m.d.comb += getattr(self, f"pe{i}_states").eq(pe.states)
+        for sender, receiver in parameters.ring:
+            connect(m, pes[sender].ring_out, pes[receiver].ring_in)
         connect(m, base.link, flipped(self.link))
         for i in range(parameters.hbm_channels):
             connect(m, getattr(base, f"hbm{i}"), flipped(getattr(self, f"hbm{i}")))

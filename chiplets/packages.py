@@ -9,6 +9,15 @@ from rtl.noc.address import AddressMap
 from rtl.noc.packets import MeshLayout
 
 
+def ring_order(rows, columns):
+    """PEs of a grid in the order of the reduction ring; the last is followed by the first.
+
+    Row by row, every second one backwards, so that a PE and the next are neighbours in the grid.
+    """
+    return [row * columns + (columns - 1 - column if row % 2 else column)
+            for row in range(rows) for column in range(columns)]
+
+
 @dataclass(frozen=True)
 class ComputeParameters:
     """A compute chiplet.
@@ -57,6 +66,12 @@ class ComputeParameters:
     @property
     def pes(self):
         return self.rows * self.columns
+
+    @property
+    def ring(self):
+        """Reduction ring: pairs of a PE and the one after it; none in a chiplet of one PE."""
+        order = ring_order(self.rows, self.columns)
+        return list(zip(order, order[1:] + order[:1], strict=True)) if len(order) > 1 else []
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,13 @@ class Device:
         return list(range(self.configuration.pes))
 
     @property
+    def ring(self):
+        """PEs of a die in the order of the reduction ring; the last is followed by the first."""
+        c = self.configuration
+        rows = [self.pes[c.columns * row:][:c.columns] for row in range(c.rows)]
+        return [pe for row, pes in enumerate(rows) for pe in (pes[::-1] if row % 2 else pes)]
+
+    @property
     def pes_far_first(self):
         """PEs, those first whose loads from SRAM, at both ends of each row, take longest.
 

@@ -22,6 +22,7 @@ class Op(enum.IntEnum):
     DOT = 0x21
     SCORE = 0x22
     WEIGH = 0x23
+    REDUCE = 0x24
     SIMD = 0x30
     TRANSPOSE = 0x40
 

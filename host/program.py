@@ -89,10 +89,10 @@ class Program:
                  w10=out_stride)
 
     def score(self, elements, scales, *, a, b, p, keys, blocks, stride, low, high, factor,
-              scale_stride=0, share=0, first, last, release_a, pair=False):
+              scale_stride=0, share=0, first, last, release_a, pair=False, state=False):
         """Append a SCORE command: a block of keys against the queries in the A buffer."""
         self.add(Op.SCORE, w1=(a | b << 4 | release_a << 8 | pair << 10 | first << 11 | last << 12
-                               | p << 16 | share << 20), w2=elements, w4=scales,
+                               | state << 13 | p << 16 | share << 20), w2=elements, w4=scales,
                  w8=keys | blocks << 16, w9=stride | scale_stride << 16, w10=low, w11=high,
                  w12=float_word(factor))
 
@@ -102,6 +102,15 @@ class Program:
         self.add(Op.WEIGH, w1=p | b << 4 | (not first) << 9 | pair << 10 | last << 12,
                  w2=elements, w4=scales, w6=out, w8=rows | blocks << 16,
                  w9=stride | scale_stride << 16, w10=out_stride)
+
+    def reduce(self, dst, *, lines, receive=False, source=None, send=False, stride=1,
+               source_stride=1):
+        """Append a REDUCE command: lines of the ring, of ``source`` or their sums, to ``dst``.
+
+        With ``send`` they go to the next PE of the ring, and ``dst`` is any buffer.
+        """
+        self.add(Op.REDUCE, w1=receive | (source is not None) << 1 | send << 2, w6=dst, w8=lines,
+                 w9=source_stride, w10=stride, w11=source)
 
     def simd(self, src, dst, *, rows, columns, src1=None, mode=Source1.FULL, op=Binary.NONE,
              affine=None, function=Function.NONE, reduce=Reduce.NONE, src_format=Format.FP32,

@@ -3,7 +3,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chiplets.packages import ring_order
 from cosim.golden.machine import Machine, Refused
+from cosim.golden.machine_ring import joined, run_together
 from host.isa import LINE, Code, Submission
 
 
@@ -89,7 +91,7 @@ class FakePackage:
     def _launch(self, w):
         base = w[2] | w[3] << 32
         entries = self.device_memory.read(base, LINE).view("<u4")
-        runs = [Machine(self.device_memory, lines=self.lines).run(base + LINE * int(entries[pe]))
-                for pe in range(16) if w[8] >> 16 >> pe & 1]
-        while runs:
-            runs = [run for run in runs if next(run, "end") != "end"]
+        programs = {pe: base + LINE * int(entries[pe]) for pe in range(16) if w[8] >> 16 >> pe & 1}
+        machines = {pe: Machine(self.device_memory, lines=self.lines) for pe in programs}
+        joined(machines, ring_order(self.configuration.rows, self.configuration.columns))
+        run_together(machines, programs)

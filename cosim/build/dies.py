@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from chiplets import packages, registers
-from chiplets.compute import HBM_PINS, ComputeBase, pe_units
+from chiplets.compute import HBM_PINS, RING, ComputeBase, pe_units
 from chiplets.io import IoChiplet
 from cosim import engine
 from cosim.build.model import build_once
@@ -69,7 +69,9 @@ def compute_die(name, number, parameters, *, waves=False):
         for i in range(parameters.hbm_channels)]
     return engine.Die(
         name, {"base": base} | dict.fromkeys(pes, element),
-        joins=[engine.Join("base", f"{pe}__", pe) for pe in pes], ties={("base", "die"): number},
+        joins=[engine.Join("base", f"{pe}__", pe, apart=RING) for pe in pes]
+        + [engine.Join(pes[a], "ring_out__", pes[b], "ring_in__") for a, b in parameters.ring],
+        ties={("base", "die"): number},
         gates={pe: engine.Gate(linger_cycles=0) for pe in pes},  # a PE at rest says so itself
         devices=channels, lanes={pe: (pe, "states") for pe in pes})
 

@@ -10,13 +10,15 @@ STORED = ("valid", "payload", "data")  # last parts of port names with a meaning
 class Join:
     """Two models of a die joined port by port: ``a_prefix + name`` of one to ``b_prefix + name``.
 
-    Every port of ``b`` that starts with its prefix, ``clk`` and ``rst`` apart, has its partner.
+    Every port of ``b`` that starts with its prefix has its partner, but for ``clk``, ``rst`` and
+    those that start with one of ``apart``.
     """
 
     a: str
     a_prefix: str
     b: str
     b_prefix: str = ""
+    apart: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class Die:
         """Connections of the joins: ``(to, port, from, port)``; :exc:`ValueError` if one is odd."""
         for join in self.joins:
             ports = self.models[join.b].ports
-            names = [n for n in ports if n.startswith(join.b_prefix) and n not in ("clk", "rst")]
+            names = [n for n in ports if n.startswith(join.b_prefix) and n not in ("clk", "rst")
+                     and not n.startswith(join.apart)]
             for name in names:
                 partner = join.a_prefix + name[len(join.b_prefix):]
                 other = self.models[join.a].ports.get(partner)

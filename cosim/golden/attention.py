@@ -34,6 +34,8 @@ LOG2_E = 1.4426950408889634
 SHIFT = {Format.BF16: 0, Format.FP16: 15, Format.E4M3: 8}   # P is held times 2^SHIFT
 MINUS_INFINITY = np.uint32(0xFF800000)
 INFINITY = 0x7F800000
+LOWEST = np.uint32(0xFE800000)      # -2^126: the maximum of a row that saw nothing, exported
+SMALLEST = np.uint32(0x00800000)    # 2^-126: its sum, exported
 
 
 @dataclass
@@ -127,6 +129,37 @@ def inverse(state):
     return np.where(state.total == 0, 0, apply(Function.RECIPROCAL, state.total)).astype(np.uint32)
 
 
+def exported(state):
+    """Sum and maximum as they leave the unit, so that states can be merged by plain arithmetic.
+
+    A row that saw nothing has a sum of 2^-126, not 0, and a maximum of -2^126, not -infinity.
+    """
+    return (np.where(state.total == 0, SMALLEST, state.total).astype(np.uint32),
+            np.where(state.maximum == MINUS_INFINITY, LOWEST, state.maximum).astype(np.uint32))
+
+
+def merge(states):
+    """Output of rows whose keys were shared out: FP32 patterns [rows, head].
+
+    Each state's sum and output are multiplied by 2^(m - M), M the largest maximum, which is exact
+    (but for results below the smallest normal number); they are added in the order of the states,
+    and the output is multiplied by the reciprocal of the sum.
+    """
+    totals, maxima = zip(*(exported(state) for state in states), strict=True)
+    top = maxima[0]
+    for peak in maxima[1:]:
+        top = binary(Operation.MAX, top, peak)
+    joined = None
+    for state, total, peak in zip(states, totals, maxima, strict=True):
+        factor = apply(Function.EXP2, binary(Operation.SUBTRACT, peak, top))
+        values = np.concatenate([state.output, total[:, None]], 1)
+        scaled = binary(Operation.MULTIPLY, values, np.repeat(factor[:, None], values.shape[1], 1))
+        joined = scaled if joined is None else binary(Operation.ADD, joined, scaled)
+    inverse = apply(Function.RECIPROCAL, np.ascontiguousarray(joined[:, -1]))
+    return binary(Operation.MULTIPLY, np.ascontiguousarray(joined[:, :-1]),
+                  np.repeat(inverse[:, None], joined.shape[1] - 1, 1))
+
+
 def weigh(codes, values, format):
     """P V of a block: codes of P [rows, keys] and V^T, an operand [head, keys padded]."""
     padded = np.zeros((codes.shape[0], values.codes.shape[1]), codes.dtype)
@@ -135,8 +168,8 @@ def weigh(codes, values, format):
     return np.ascontiguousarray(bits(matmul(p, values)).T)
 
 
-def attention(q, keys, values, *, scale, low, high, format, lanes=1):
-    """Attention of some rows of queries: FP32 patterns [rows, head].
+def attend(q, keys, values, *, scale, low, high, format, lanes=1):
+    """Attention of some rows of queries to some keys: their :class:`State`.
 
     Parameters
     ----------
@@ -165,6 +198,12 @@ def attention(q, keys, values, *, scale, low, high, format, lanes=1):
                               format=format, lanes=lanes)
         accumulate(state, weigh(codes, turned, format))
         first += count
+    return state
+
+
+def attention(*operands, **options):
+    """Attention of some rows of queries: FP32 patterns [rows, head]; as :func:`attend`."""
+    state = attend(*operands, **options)
     factor = np.repeat(inverse(state)[:, None], state.output.shape[1], 1)
     return binary(Operation.MULTIPLY, state.output, factor)
 

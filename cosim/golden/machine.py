@@ -4,9 +4,11 @@ It executes the commands of docs/programming-model.md one after another with the
 other golden models, and refuses what the hardware refuses. A program that runs here in program
 order also runs on the hardware, where units run apart, as it needs no more buffer space there.
 """
+from collections import deque
+
 import numpy as np
 
-from cosim.golden import dot, machine_attention, simd
+from cosim.golden import dot, machine_attention, machine_ring, simd
 from cosim.golden.formats import SPECS, Format
 
 LINE = 64
@@ -37,9 +39,11 @@ class Machine:
         self.local = np.zeros((lines, LINE), np.uint8)
         self.buffers = {}
         self.a, self.blocks, self.state = [], [], None
+        self.received, self.sent = deque(), deque()     # lines of the reduction ring
+        self.executed = 0
 
     def run(self, program):
-        """Execute a program, yielding at each barrier."""
+        """Execute a program, yielding what it waits for: a barrier, lines of the ring."""
         address = program
         while True:
             words = np.frombuffer(bytes(self.memory.read(address, LINE)), "<u4")
@@ -48,15 +52,19 @@ class Machine:
             if op == 0x0F:
                 return
             if op == 0x03:
-                yield
-            else:
-                self.execute(op, [int(w) for w in words])
+                yield machine_ring.BARRIER
+                continue
+            fields = [int(w) for w in words]
+            while op == 0x24 and machine_ring.waits(self, fields):
+                yield machine_ring.RING
+            self.execute(op, fields)
+            self.executed += 1
 
     def execute(self, op, w):
         table = {0x00: lambda w: None, 0x01: self._configure, 0x02: lambda w: None,
                  0x10: self._dma_in, 0x11: self._dma_out, 0x12: self._gather,
                  0x20: self._load_a, 0x21: self._dot, 0x22: self._score,
-                 0x23: self._weigh, 0x30: self._simd, 0x40: self._transpose}
+                 0x23: self._weigh, 0x24: self._reduce, 0x30: self._simd, 0x40: self._transpose}
         if op not in table:
             raise Refused(1, 0, f"Opcode {op:#x} is unknown")
         table[op](w)
@@ -202,6 +210,9 @@ class Machine:
 
     def _weigh(self, w):
         machine_attention.weigh(self, w, Refused)
+
+    def _reduce(self, w):
+        machine_ring.reduce(self, w, Refused)
 
     def _simd(self, w):
         simd_command(self, w)

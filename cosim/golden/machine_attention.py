@@ -13,12 +13,16 @@ WIDE = (Format.BF16, Format.FP16)
 
 @dataclass
 class Block:
-    """What the softmax unit made of a block: P [rows, keys], rescale factors, inverses."""
+    """What the softmax unit made of a block: P [rows, keys], rescale factors, inverses.
+
+    ``state``: lines of the sums and of the maxima, if the command exports them.
+    """
 
     codes: np.ndarray
     format: Format
     factor: np.ndarray
     inverse: np.ndarray
+    state: tuple = ()
 
 
 def signed(word):
@@ -31,9 +35,10 @@ def score(machine, w, refused):
         raise refused(5, 0, "No A buffer is full")
     a_form, b_form, p_form = Format(w[1] & 15), Format(w[1] >> 4 & 15), w[1] >> 16 & 15
     pair, first, last = w[1] >> 10 & 1, w[1] >> 11 & 1, w[1] >> 12 & 1
-    share = w[1] >> 20 & 7
+    share, export = w[1] >> 20 & 7, w[1] >> 13 & 1
     keys, count = w[8] & 0xffff, w[8] >> 16
-    if p_form not in attention.SHIFT or share > 4 or pair and a_form == b_form == Format.E2M1:
+    if (p_form not in attention.SHIFT or share > 4 or last and export
+            or pair and a_form == b_form == Format.E2M1):
         raise refused(2, 1, "A format or a share that the unit does not take")
     if not 1 <= keys <= 128:
         raise refused(2, 8, f"A block has 1 to 128 keys, not {keys}")
@@ -61,7 +66,8 @@ def score(machine, w, refused):
     padded[:, :keys] = codes
     inverse = attention.inverse(machine.state) if last else np.zeros(rows, np.uint32)
     factor = attention.bits(np.ones(rows)) if first else machine.state.factor
-    machine.blocks.append(Block(padded, Format(p_form), factor, inverse))
+    state = attention.exported(machine.state) if export else ()
+    machine.blocks.append(Block(padded, Format(p_form), factor, inverse, state))
     if w[1] >> 8 & 1:
         machine.a.pop(0)
     end()
@@ -97,5 +103,9 @@ def weigh(machine, w, refused):
         if last:
             line = binary(Operation.MULTIPLY, line, inverse)
         machine._put(place, at, np.ascontiguousarray(line, "<u4").view(np.uint8))
+    for n, line in enumerate(block.state, len(lines)):
+        whole = np.zeros(ROWS, "<u4")
+        whole[:] = np.tile(line, ROWS // len(line))
+        machine._put(place, n * (w[10] & 0xffff) * LINE, whole.view(np.uint8))
     end_b()
     end_out()

@@ -23,9 +23,11 @@ def p_content_layout():
 def factors_layout():
     """Of one block, 16 FP32 each: 2^(m - m') of the rows; after a last block, 1 / l or +0.
 
-    ``moved``: some factor is not one.
+    ``moved``: some factor is not one. ``state``: another entry follows for the same block, with
+    the maxima in place of the factors and the sums in place of the inverses; of a row that saw
+    nothing they are -2^126 and 2^-126.
     """
-    return data.StructLayout({"factor": LINE_BITS, "inverse": LINE_BITS, "moved": 1})
+    return data.StructLayout({"factor": LINE_BITS, "inverse": LINE_BITS, "moved": 1, "state": 1})
 
 
 class PFill(wiring.Signature):

@@ -24,8 +24,9 @@ class SoftmaxUnit(wiring.Component):
     ``p.full`` ``n + z + 10`` cycles after the second pass started, which is 4 cycles (with
     ``pair`` 5) after its last line was taken, or when P buffer, queue of factors and second pass
     are free. Its entry in ``factors`` comes ``n + 10`` cycles after that start, that of a last
-    block ``n + 16 + pair``. In steady state a block takes ``n + z + 11`` cycles, a last one
-    ``max(n + z + 11, n + 16 + pair)``.
+    block ``n + 16 + pair``; one with the state ``1 + pair`` after that of its block. In steady
+    state a block takes ``n + z + 11`` cycles, a last one ``max(n + z + 11, n + 16 + pair)``, one
+    that exports its state ``max(n + z + 11, n + 11 + pair)``.
 
     The command is refused with ``BAD_FIELD`` for word 1, 6 or 8, see :class:`ScoreChecker`. The
     first block after a reset restarts the state whatever its command says. Only the frontend is
@@ -52,7 +53,7 @@ class SoftmaxUnit(wiring.Component):
     p : Out(PFill(rows=rows))
         To the P buffers.
     factors : Out(stream.Signature(factors_layout()))
-        One entry a block, for the reduction engine.
+        One entry a block, two of one that exports its state, for the reduction engine.
     """
 
     def __init__(self, *, lines, rows=LANES):

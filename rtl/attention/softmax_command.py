@@ -17,8 +17,8 @@ def score_layout():
     return data.StructLayout({
         "opcode": 8, "reserved0": 8, "tag": 16,
         "a_format": 4, "b_format": 4, "release": 1, "reserved1": 1, "pair": 1, "first": 1,
-        "last": 1, "reserved2": 3, "format": 4, "share_log2": 3, "reserved3": 1, "soft_cap": 1,
-        "reserved4": 7,
+        "last": 1, "state": 1, "reserved2": 2, "format": 4,
+        "share_log2": 3, "reserved3": 1, "soft_cap": 1, "reserved4": 7,
         "elements": 64, "scales": 64, "sink": 64,
         "columns": 16, "blocks": 16, "strides": 32,
         "low": signed(32), "high": signed(32), "scale": 32, "unused": 96})
@@ -27,7 +27,8 @@ def score_layout():
 def block_layout():
     """A block as the second pass sees it: its lines of scores, its groups of 32 keys of P."""
     return data.StructLayout({"lines": range(KEYS + 1), "groups": range(KEYS // GROUP + 1),
-                              "pair": 1, "first": 1, "last": 1, "format": Format})
+                              "pair": 1, "first": 1, "last": 1, "state": 1,
+                              "format": Format})
 
 
 def maxima_layout():
@@ -45,8 +46,9 @@ class ScoreChecker(wiring.Component):
     refused : Out(1)
         It is refused.
     field : Out(4)
-        Number of the word, the lowest if several are wrong: 1 (format of P, share, soft cap,
-        which is not there yet, or bits without a meaning), 6 (an operand), 8 (keys).
+        Number of the word, the lowest if several are wrong: 1 (format of P, share, state of a last
+        block, soft cap, which is not there yet, or bits without a meaning), 6 (an operand), 8
+        (keys).
     """
 
     command: In(score_layout())
@@ -59,7 +61,8 @@ class ScoreChecker(wiring.Component):
         known = Cat(command.format == format.value for format in P_FORMATS).any()
         reserved = Cat(command.reserved1, command.reserved2, command.reserved3,
                        command.reserved4).any()
-        word1 = ~known | (command.share_log2 > POSITIONS_LOG2) | command.soft_cap | reserved
+        word1 = (~known | (command.share_log2 > POSITIONS_LOG2) | command.soft_cap | reserved
+                 | (command.last & command.state))
         keys = (command.columns == 0) | (command.columns > KEYS)
         for field, wrong in reversed(((1, word1), (6, command.sink.any()), (8, keys))):
             with m.If(wrong):

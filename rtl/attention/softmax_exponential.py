@@ -19,8 +19,9 @@ class ExponentialPass(wiring.Component):
     """Makes P and the factors of one block at a time.
 
     A block of ``n`` lines, whose groups lack ``z`` words of zeros, takes ``n + z + 11`` cycles,
-    the last of which has ``p.full``; a last block takes ``max(n + z + 11, n + 16 + pair)`` cycles.
-    Each cycle in which a word of P waits adds one. Idle after reset.
+    the last of which has ``p.full``; a last block takes ``max(n + z + 11, n + 16 + pair)`` cycles,
+    one that exports its state ``max(n + z + 11, n + 11 + pair)``. Each cycle in which a word of P
+    waits adds one. Idle after reset.
 
     Parameters
     ----------
@@ -39,7 +40,8 @@ class ExponentialPass(wiring.Component):
     p : Out(PFill(rows=rows))
         To the P buffers.
     factors : Out(stream.Signature(factors_layout()))
-        To a queue that stays ready until it takes something; one entry a block.
+        To a queue that stays ready until it takes something; one entry a block, two of one that
+        exports its state.
     busy : Out(1)
         A block is under way.
     advance : Out(1)
@@ -65,11 +67,13 @@ class ExponentialPass(wiring.Component):
         head, line, final = Signal(STAGES), Signal(STAGES), Signal(STAGES)
         start = self.i.valid & ~self.busy & self.p.free & self.factors.ready
         handed, pushed = Signal(), Signal()
+        exporting = Signal()    # the second entry of a block that exports its state
         push = self.factors.valid & self.factors.ready
+        final_push = push & (exporting | ~block.state)
         m.d.comb += [
             self.advance.eq(advance), self.i.ready.eq(head[0]),
             self.read.eq((left != 0) & advance),
-            self.done.eq(self.busy & (handed | self.p.full) & (pushed | push)),
+            self.done.eq(self.busy & (handed | self.p.full) & (pushed | final_push)),
             pack.block.eq(block), pack.valid.eq(line[-1]), pack.final.eq(final[-1]),
         ]
         with m.If(start):
@@ -80,7 +84,7 @@ class ExponentialPass(wiring.Component):
             m.d.sync += [left.eq(left - 1), self.line.eq(self.line + 1)]
         with m.If(self.p.full):
             m.d.sync += handed.eq(1)
-        with m.If(push):
+        with m.If(final_push):
             m.d.sync += pushed.eq(1)
         with m.If(self.done):
             m.d.sync += [self.busy.eq(0), self.bank.eq(~self.bank)]
@@ -100,7 +104,12 @@ class ExponentialPass(wiring.Component):
                 m.d.sync += inverting.eq(1)
             with m.Elif(inverse[-1]):
                 m.d.sync += inverting.eq(0)
-        m.d.comb += self.factors.valid.eq(advance & Mux(block.last, inverse[-1], summed))
+        with m.If(advance & finish & block.state):
+            m.d.sync += exporting.eq(1)
+        with m.Elif(push):
+            m.d.sync += exporting.eq(0)
+        m.d.comb += self.factors.valid.eq(
+            exporting | (advance & Mux(block.last, inverse[-1], summed)))
 
         gated_domain(m, name="lanes", enable=advance & (head.any() | line.any() | merge | finish
                                                         | inverting))
@@ -114,11 +123,13 @@ class ExponentialPass(wiring.Component):
                 lane.format.eq(block.format), lane.take_factor.eq(head[LATENCY]),
                 lane.rescale.eq(head[LATENCY + 1]), lane.clear.eq(head[LATENCY + 2]),
                 lane.add.eq(line[-1]), lane.merge.eq(merge), lane.other.eq(lanes[r ^ HALF].sum),
-                lane.finish.eq(finish), lane.invert.eq(inverting), pack.codes[r].eq(lane.code)]
+                lane.finish.eq(finish), lane.invert.eq(inverting), lane.export.eq(exporting),
+                pack.codes[r].eq(lane.code)]
         payload = self.factors.payload
         m.d.comb += [
             payload.factor.eq(Cat(lane.factor for lane in lanes)),
-            payload.inverse.eq(Mux(block.last, Cat(lane.inverse for lane in lanes), 0)),
+            payload.inverse.eq(Mux(block.last | exporting, Cat(lane.inverse for lane in lanes), 0)),
             payload.moved.eq(Cat(lane.moved for lane in lanes).any()),
+            payload.state.eq(block.state & ~exporting),
         ]
         return m

@@ -10,6 +10,8 @@ from rtl.mx.formats import Format
 from rtl.pe.functions import LATENCY, Function, FunctionUnit
 
 MINUS_INFINITY = 0xFF800000
+LOWEST = 0xFE800000         # -2^126
+SMALLEST = 0x00800000       # 2^-126
 ONE = 0x3F800000
 BIAS = 127
 WHOLE = BIAS + 23       # exponent field from which on every number is whole
@@ -120,6 +122,9 @@ class ExponentialLane(wiring.Component):
         2 to the power of the maximum before less the maximum now; 1 if they are the same.
     inverse : Out(32)
         Reciprocal of the sum, +0 if it is 0.
+    export : In(1)
+        ``factor`` and ``inverse`` are the maximum and the sum, of a lane without any weight
+        -2^126 and 2^-126.
     """
 
     head: In(1)
@@ -140,6 +145,7 @@ class ExponentialLane(wiring.Component):
     moved: Out(1)
     factor: Out(32)
     inverse: Out(32)
+    export: In(1)
 
     def elaborate(self, platform):
         m = Module()
@@ -162,8 +168,11 @@ class ExponentialLane(wiring.Component):
             product.a.eq(total), product.b.eq(factor),
             adder.a.eq(total),
             adder.b.eq(Mux(self.finish, rescaled, Mux(self.merge, self.other, value))),
-            self.sum.eq(total), self.moved.eq(moved), self.factor.eq(factor),
-            self.inverse.eq(Mux(total == 0, 0, function.o)),
+            self.sum.eq(total), self.moved.eq(moved),
+            self.factor.eq(Mux(self.export, Mux(maximum == MINUS_INFINITY, LOWEST, maximum),
+                               factor)),
+            self.inverse.eq(Mux(self.export, Mux(total == 0, SMALLEST, total),
+                                Mux(total == 0, 0, function.o))),
         ]
         code = Signal(16, reset_less=True)
         m.d.comb += self.code.eq(code)

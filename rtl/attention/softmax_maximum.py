@@ -65,7 +65,7 @@ class MaximumPass(wiring.Component):
             new.lines.eq(Mux(command.pair, (command.columns[:8] + 1) >> 1, command.columns[:8])),
             new.groups.eq((command.columns[:8] + GROUP - 1) // GROUP), new.pair.eq(command.pair),
             new.first.eq(command.first | unused), new.last.eq(command.last),
-            new.format.eq(command.format),
+            new.state.eq(command.state), new.format.eq(command.format),
         ]
         with m.If(self.start):
             m.d.sync += [self.open.eq(1), block.eq(new), unused.eq(0), left.eq(new.lines),

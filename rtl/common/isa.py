@@ -28,6 +28,7 @@ class Opcode(enum.Enum, shape=8):
     DOT = 0x21
     SCORE = 0x22
     WEIGH = 0x23
+    REDUCE = 0x24
     SIMD = 0x30
     TRANSPOSE = 0x40
 
@@ -53,6 +54,7 @@ ROUTES = (
     Route(Opcode.DOT, (Unit.DOT, Unit.REDUCTION)),
     Route(Opcode.SCORE, (Unit.DOT, Unit.SOFTMAX)),
     Route(Opcode.WEIGH, (Unit.DOT, Unit.REDUCTION), (Unit.SOFTMAX,)),
+    Route(Opcode.REDUCE, (Unit.REDUCTION,)),
     Route(Opcode.SIMD, (Unit.SIMD,)),
     Route(Opcode.TRANSPOSE, (Unit.LAYOUT,)),
 )

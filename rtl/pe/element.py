@@ -88,6 +88,9 @@ class ProcessingElement(wiring.Component):
         if Unit.DOT in units:
             connect(m, units[Unit.A_LOADER].fill, units[Unit.DOT].fill)
             connect(m, units[Unit.DOT].o, units[Unit.REDUCTION].i)
+        if Unit.REDUCTION in units:
+            connect(m, flipped(self.ring_in), units[Unit.REDUCTION].ring_in)
+            connect(m, units[Unit.REDUCTION].ring_out, flipped(self.ring_out))
         if attention:
             connect(m, units[Unit.DOT].o_scores, units[Unit.SOFTMAX].i)
             connect(m, units[Unit.SOFTMAX].p, units[Unit.DOT].p)

@@ -186,6 +186,8 @@ class PePort(wiring.Signature):
     PE leave the barrier it arrived at. ``abort``: one cycle; the program ends with ``ABORTED``.
     ``request``/``response``: the PE's accesses to memory; responses in any order, by tag.
     ``access``/``access_response``: accesses of others to the PE's register window.
+    ``ring_in``, ``ring_out``: lines of 16 FP32 from the PE before in the reduction ring, and to the
+    one after; nothing is accepted but for a command that wants it.
     ``idle``: no program runs. ``states``: see docs/programming-model.md.
     """
 
@@ -198,6 +200,8 @@ class PePort(wiring.Signature):
             "response": In(stream.Signature(response_layout())),
             "access": In(stream.Signature(request_layout())),
             "access_response": Out(stream.Signature(response_layout())),
+            "ring_in": In(stream.Signature(LINE_BITS)),
+            "ring_out": Out(stream.Signature(LINE_BITS)),
             "idle": Out(1), "states": Out(2 * len(Unit))})
 
     def __eq__(self, other):

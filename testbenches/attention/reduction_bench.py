@@ -12,7 +12,7 @@ ONE = 0x3F800000
 
 
 class WeighBench(ReductionBench):
-    """Offers ``entries`` (factor, inverse, moved) too; anything stands where none is offered."""
+    """Offers ``entries`` (factor, inverse, moved, state) too, or anything where there is none."""
 
     def __init__(self, dut, **options):
         super().__init__(dut, **options)
@@ -29,18 +29,19 @@ class WeighBench(ReductionBench):
         if offered:
             return
         offered = bool(self.entries) and not self.withheld and random.random() < self.offer
-        valid.value, payload.value = int(offered), random.getrandbits(1025)
+        valid.value, payload.value = int(offered), random.getrandbits(1026)
         if offered:
-            factor, inverse, moved = self.entries[0]
-            payload.value = int.from_bytes(factor.tobytes() + inverse.tobytes() + bytes([moved]),
-                                           "little")
+            factor, inverse, moved, state = self.entries[0]
+            payload.value = int.from_bytes(
+                factor.tobytes() + inverse.tobytes() + bytes([moved | state << 1]), "little")
 
     async def clear(self):
         """What stands around is cleared with it."""
         await super().clear()
-        for queue in (self.columns, self.entries, self.stalled):
+        for queue in (self.columns, self.entries, self.stalled, self.before):
             queue.clear()
         self.dut.i__valid.value = self.dut.factors__valid.value = 0
+        self.dut.ring_in__valid.value = 0
 
 
 async def new_bench(dut, **options):
@@ -99,7 +100,7 @@ def weigh(columns, stride, kind, *, pair=0, tag=0, offset=0, release=1):
 class WeighModel(Model):
     """Local memory as it should be after all commands, those of attention too."""
 
-    def weigh(self, columns, stride, kind, *, pair=0, offset=0, release=1, tag=0):
+    def weigh(self, columns, stride, kind, *, pair=0, offset=0, release=1, tag=0, state=0):
         """Queue a command, its lines and its factors, and model what it does.
 
         Factors that have not moved are ones; what the job does not need is of any kind.
@@ -107,8 +108,9 @@ class WeighModel(Model):
         base, size = BUFFERS[OUT]
         factor = factors_line() if kind.moved else np.full(16, ONE, "<u4")
         inverse = factors_line()
-        self.bench.entries.append((factor, inverse, kind.moved))
-        for n in range((columns + 1) // 2 if pair else columns):
+        self.bench.entries.append((factor, inverse, kind.moved, state))
+        count = (columns + 1) // 2 if pair else columns
+        for n in range(count):
             at = base + (self.moved + offset + n * stride) % size
             line = random_line()
             self.bench.columns.append(line)
@@ -118,6 +120,12 @@ class WeighModel(Model):
             if kind.last:
                 line = binary(Operation.MULTIPLY, line, inverse)
             self.memory[at] = line.astype("<u4").view(np.uint8)
+        if state:
+            total, peak = random_line(), random_line()
+            self.bench.entries.append((peak, total, random.getrandbits(1), 0))
+            for n, line in enumerate((total, peak), count):
+                at = base + (self.moved + offset + n * stride) % size
+                self.memory[at] = line.view(np.uint8)
         self.moved += release
         self.bench.commands.append(weigh(columns, stride, kind, pair=pair, tag=tag, offset=offset,
                                          release=release))

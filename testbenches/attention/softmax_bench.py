@@ -27,6 +27,7 @@ class Block:
     pair: int = 0
     first: int = 1
     last: int = 1
+    state: int = 0
     low: int = LEAST
     high: int = MOST
     share: int = 0
@@ -43,7 +44,8 @@ class Block:
     def command(self, *, tag=0, **words):
         """The command; fields that only the dot-product engine reads are random."""
         word1 = (random.randrange(6) | random.randrange(6) << 4 | random.getrandbits(1) << 8
-                 | self.pair << 10 | self.first << 11 | self.last << 12 | int(self.format) << 16
+                 | self.pair << 10 | self.first << 11 | self.last << 12
+                 | self.state << 13 | int(self.format) << 16
                  | self.share << 20)
         fields = {f"w{n}": random.getrandbits(32) for n in (2, 3, 4, 5, 9)}
         fields |= {"w1": word1, "w8": self.keys | random.getrandbits(16) << 16, "w10": self.low,
@@ -71,7 +73,7 @@ class Rows:
     state = None
 
     def block(self, block):
-        """What the unit must give: words of P [row][index], and the factors as a dict."""
+        """What the unit must give: words of P [row][index], entries of factors as dicts."""
         if block.first:
             self.state = golden.State.start(len(block.scores))
         codes = golden.softmax_block(block.scores, block.seen(), self.state,
@@ -82,11 +84,15 @@ class Rows:
         words = padded.view("<u8")
         factor = np.full(len(codes), ONE) if block.first else self.state.factor
         inverse = golden.inverse(self.state) if block.last else np.zeros(len(codes), np.uint32)
+        total, peak = golden.exported(self.state)
         if block.pair:
-            words, factor, inverse = (np.concatenate([v, v]) for v in (words, factor, inverse))
-        factors = {"factor": to_int(factor), "inverse": to_int(inverse),
-                   "moved": int((factor != ONE).any())}
-        return words, factors
+            words, factor, inverse, total, peak = (
+                np.concatenate([v, v]) for v in (words, factor, inverse, total, peak))
+        entries = [{"factor": to_int(factor), "inverse": to_int(inverse),
+                    "moved": int((factor != ONE).any()), "state": block.state}]
+        if block.state:
+            entries.append({"factor": to_int(peak), "inverse": to_int(total), "state": 0})
+        return words, entries
 
 
 def to_int(patterns):
@@ -129,10 +135,17 @@ def random_block(keys, format, pair, **fields):
     return Block(scores, format, pair, **values)
 
 
-def random_tile(sizes, format, pair, **fields):
-    """Blocks of one tile, of the given numbers of keys."""
-    return [random_block(keys, format, pair, first=int(n == 0), last=int(n == len(sizes) - 1),
-                         **fields) for n, keys in enumerate(sizes)]
+def random_tile(sizes, format, pair, *, states=0.0, **fields):
+    """Blocks of one tile, of the given numbers of keys.
+
+    ``states``: how likely its first or last block exports the state.
+    """
+    blocks = [random_block(keys, format, pair, first=int(n == 0), last=int(n == len(sizes) - 1),
+                           **fields) for n, keys in enumerate(sizes)]
+    if random.random() < states:
+        block = random.choice([blocks[0], blocks[-1]])
+        block.last, block.state = 0, 1
+    return blocks
 
 
 class SoftmaxBench(Bench):
@@ -206,12 +219,14 @@ class SoftmaxBench(Bench):
 
     async def finish(self, limit=20000):
         await super().finish(limit)
-        await self.until(lambda: len(self.factors) >= len(self.expected), limit)
+        entries = sum(len(entries) for _, _, entries in self.expected)
+        await self.until(lambda: len(self.factors) >= entries, limit)
 
     def check(self, skip=0):
         """Everything that came, from entry ``skip`` on, is what the golden model gives."""
-        assert len(self.blocks) == len(self.factors) == len(self.expected) - skip
-        for n, (block, words, factors) in enumerate(self.expected[skip:]):
+        assert len(self.blocks) == len(self.expected) - skip
+        found_entries = iter(self.factors)
+        for n, (block, words, entries) in enumerate(self.expected[skip:]):
             content, got = self.blocks[n]
             assert content == {"format": int(block.format), "groups": -(-block.keys // GROUP)}
             assert len(got) == words.shape[1], f"words of P of block {n}: {block}"
@@ -221,9 +236,11 @@ class SoftmaxBench(Bench):
             assert not len(wrong), f"P of block {n}: {block}\n" + "\n".join(
                 f"row {r} word {i}: {found[r, i]:016x}, not {words[r, i]:016x}"
                 for r, i in wrong[:20])
-            for name, value in factors.items():
-                assert self.factors[n][name] == value, \
-                    f"{name} of block {n}: {self.factors[n][name]:0128x}, not {value:0128x}"
+            for entry, got in zip(entries, found_entries, strict=False):
+                for name, value in entry.items():
+                    assert got[name] == value, \
+                        f"{name} of block {n}: {got[name]:0128x}, not {value:0128x}"
+        assert not list(found_entries)
 
 
 async def new_bench(dut, **options):

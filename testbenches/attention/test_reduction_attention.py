@@ -45,7 +45,11 @@ async def lines_are_weighed(dut, ready, offer):
         columns = random.choice([1, 2, 3, random.randint(4, 12)])
         stride = random.choice([0, 1, 1, 1, 2, 3, 41])
         if random.getrandbits(2):
-            model.weigh(columns, stride, random_kind(), pair=random.getrandbits(1), **where)
+            model.weigh(columns, stride, random_kind(), pair=random.getrandbits(1),
+                        state=int(random.random() < 0.3), **where)
+        elif random.getrandbits(1):
+            model.reduce(columns, stride, receive=1, local=random.getrandbits(1),
+                         send=random.getrandbits(1), **where)
         else:
             model.dot(columns, stride, accumulate=random.getrandbits(1), **where)
     for _ in range(2 if SHORT else 8):
@@ -65,7 +69,8 @@ async def short_jobs_wait_for_each_other(dut):
     for _ in range(20 if SHORT else 120):
         if random.randrange(5):
             model.weigh(random.randint(1, 3), random.choice([0, 1, 1]), random_kind(),
-                        offset=random.choice([0, 0, 0, 1]), release=0)
+                        offset=random.choice([0, 0, 0, 1]), release=0,
+                        state=int(random.random() < 0.2))
         else:
             model.dot(random.randint(1, 3), 1, accumulate=random.getrandbits(1), release=0)
     await bench.finish(20000)
@@ -174,7 +179,7 @@ async def commands_of_dot_take_no_factors(dut):
     for accumulate in (0, 1, 0, 1):
         model.dot(6, 1, accumulate=accumulate, release=0)
         bench.commands[-1] |= 1 << 32 + 10 | 1 << 32 + 12
-    bench.entries.append((factors_line(), factors_line(), 1))
+    bench.entries.append((factors_line(), factors_line(), 1, 0))
     await bench.finish()
     model.check()
     assert len(bench.entries) == 1

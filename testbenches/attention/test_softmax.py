@@ -49,8 +49,8 @@ def plain_block(keys, format, pair, **fields):
 async def few_small_blocks_have_golden_bits(dut):
     bench = await new_bench(dut)
     for format in FORMATS:
-        bench.add(*random_tile([random.randint(1, 12), 5], format, 0))
-        bench.add(*random_tile([random.randint(1, 20), 9], format, 1))
+        bench.add(*random_tile([random.randint(1, 12), 5], format, 0, states=0.5))
+        bench.add(*random_tile([random.randint(1, 20), 9], format, 1, states=0.5))
     await bench.finish()
     bench.check()
 
@@ -63,7 +63,7 @@ async def tiles_have_golden_bits_with_gaps_everywhere(dut, pair, empty, fetch):
                             empty=empty, fetch=fetch)
     for _ in range(4):
         tile = random_tile([random.choice([random.randint(1, 40), 32, 64])
-                            for _ in range(random.randint(1, 4))], Format.BF16, pair)
+                            for _ in range(random.randint(1, 4))], Format.BF16, pair, states=0.5)
         for block in tile:
             block.format = random.choice(FORMATS)
         bench.add(*tile)
@@ -110,8 +110,9 @@ async def special_scores_and_scales(dut, pair):
             wild = random_block(block.keys, block.format, pair).scores
             block.scores = np.where(np.random.random((rows, 1)) < 0.5, wild, block.scores)
         bench.add(*tile)
-    nothing = random_tile([7, 7, 7], Format.E4M3, pair, low=3, high=2, share=1, scale=ONE)
-    bench.add(*nothing)
+    for states in (0.0, 1.0):
+        bench.add(*random_tile([7, 7, 7], Format.E4M3, pair, states=states, low=3, high=2, share=1,
+                               scale=ONE))
     await bench.finish()
     bench.check()
 
@@ -161,6 +162,27 @@ async def throughput_is_as_documented(dut, pair):
     for n, block in enumerate(blocks):
         delay = factors[n] - (full[n] - zero_words(block))  # of factors behind the last code
         assert delay == (6 + pair if block.last else 0)
+
+
+@cocotb.test()
+@cocotb.parametrize(pair=[0, 1])
+async def a_state_follows_its_block(dut, pair):
+    """Its entry comes 1 cycle after that of the block, with ``pair`` 2, and may wait."""
+    bench = await new_bench(dut, **FULL_SPEED)
+    bench.add(*(plain_block(keys, Format.E4M3, pair, last=0, state=1) for keys in (64, 64, 64, 5)))
+    await bench.finish()
+    bench.check()
+    cycles, full = sorted(set(bench.factor_cycles)), bench.full_cycles
+    assert [b - a for a, b in zip(cycles[::2], cycles[1::2], strict=True)] == [1 + pair] * 4
+    assert full[2] - full[1] == 64 // (1 + pair) + 11 + pair
+    bench.fetch = 0
+    bench.add(*random_tile([9, 9, 9], Format.BF16, pair, states=1.0))
+    for _ in range(100):
+        await bench.step()
+    assert dut.factors__valid.value and not dut.unit__idle.value
+    bench.fetch = 0.3
+    await bench.finish()
+    bench.check()
 
 
 @cocotb.test()
@@ -247,7 +269,8 @@ BAD = {
     "format_e5m2": ({"word1": 0xF << 16, "set": 4 << 16}, 1),
     "share_5": ({"word1": 7 << 20, "set": 5 << 20}, 1),
     "soft_cap": ({"word1": 1 << 24, "set": 1 << 24}, 1),
-    **{f"bit_{n}": ({"word1": 1 << n, "set": 1 << n}, 1) for n in (9, 13, 15, 23, 25, 31)},
+    **{f"bit_{n}": ({"word1": 1 << n, "set": 1 << n}, 1) for n in (9, 14, 15, 23, 25, 31)},
+    "state_of_last": ({"word1": 3 << 12, "set": 3 << 12}, 1),
     "sink": ({"w6": 6}, 6), "sink_release": ({"w7": 1 << 16}, 6),
     "no_keys": ({"w8": 5 << 16}, 8), "129_keys": ({"w8": 129}, 8), "many": ({"w8": 1 << 15}, 8),
     "lowest_first": ({"word1": 1 << 9, "set": 1 << 9, "w6": 6, "w8": 0}, 1),

@@ -5,20 +5,26 @@ import numpy as np
 
 from testbenches.pe.unit_bench import Bench, command, operand, seed
 
-LINES, OUT = 64, 6
-BUFFERS = {OUT: [9, 41]}
+LINES, OUT, SOURCE = 64, 6, 7
+BUFFERS = {OUT: [9, 41], SOURCE: [50, 14]}
 NAN = 0x7FC00000
 
 
 class ReductionBench(Bench):
-    """Offers ``columns`` (lines of 16 patterns) as often as ``offer`` says."""
+    """Offers ``columns`` (lines of 16 patterns) as often as ``offer`` says.
+
+    The same for the lines ``before`` of the ring; those that it sends are collected in ``after``.
+    """
 
     def __init__(self, dut, *, offer=0.7, **options):
         super().__init__(dut, lines=LINES, buffers=BUFFERS, **options)
         self.offer, self.columns, self.take_cycles, self.write_cycles = offer, [], [], []
+        self.before, self.after = [], []
 
     async def start(self):
-        self.dut.i__valid.value = self.dut.i__payload.value = 0
+        dut = self.dut
+        dut.i__valid.value = dut.i__payload.value = 0
+        dut.ring_in__valid.value = dut.ring_in__payload.value = dut.ring_out__ready.value = 0
         if hasattr(self.dut, "factors__valid"):
             self.dut.factors__valid.value = self.dut.factors__payload.value = 0
         await super().start()
@@ -31,16 +37,24 @@ class ReductionBench(Bench):
         dut = self.dut
         self.held("source", dut.source__address__valid, dut.source__address__ready,
                   dut.source__address__payload)
-        if dut.i__valid.value and dut.i__ready.value:
-            self.columns.pop(0)
+        if self._offer(dut.i__valid, dut.i__ready, dut.i__payload, self.columns):
             self.take_cycles.append(self.cycle)
-            dut.i__valid.value = 0
-            more = bool(self.columns)
-        else:
-            more = self.columns and not dut.i__valid.value
-        if more and random.random() < self.offer:
-            dut.i__valid.value = 1
-            dut.i__payload.value = int.from_bytes(self.columns[0].tobytes(), "little")
+        self._offer(dut.ring_in__valid, dut.ring_in__ready, dut.ring_in__payload, self.before)
+        sent = self.held("ring", dut.ring_out__valid, dut.ring_out__ready, dut.ring_out__payload)
+        if sent is not None:
+            self.after.append(np.frombuffer(sent.to_bytes(64, "little"), "<u4"))
+        dut.ring_out__ready.value = self.chance()
+
+    def _offer(self, valid, ready, payload, lines):
+        """Offer the next of ``lines``; whether one was taken at this edge."""
+        taken = bool(valid.value and ready.value)
+        if taken:
+            lines.pop(0)
+            valid.value = 0
+        if lines and (taken or not valid.value) and random.random() < self.offer:
+            valid.value = 1
+            payload.value = int.from_bytes(lines[0].tobytes(), "little")
+        return taken
 
 
 async def new_bench(dut, **options):
@@ -71,13 +85,46 @@ def dot(columns, stride, *, tag=0, offset=0, accumulate=0, release=1):
                    **operand(6, OUT, offset=offset, wait=1, release=release))
 
 
+def reduce(lines, stride, *, receive, local, send, tag=0, offset=0, release=1, source_offset=0,
+           source_release=0, source_stride=1):
+    fields = operand(11, SOURCE, offset=source_offset, wait=1, release=source_release)
+    return command(0x24, tag, w1=receive | local << 1 | send << 2, w8=lines,
+                   w9=source_stride, w10=stride, **(fields if local else {}),
+                   **operand(6, OUT, offset=offset, wait=1, release=release))
+
+
 class Model:
-    """Local memory as it should be after all commands."""
+    """Local memory as it should be after all commands, and what went into the ring."""
 
     def __init__(self, bench):
         self.bench = bench
         self.memory = bench.local.copy().reshape(LINES, 64)
-        self.moved = 0
+        self.moved = self.popped = 0
+        self.sent = []
+
+    def reduce(self, lines, stride, *, receive, local, send, offset=0, release=1, source_offset=0,
+               source_release=0, source_stride=1, tag=0):
+        """Queue a REDUCE and the lines that it takes from the ring, and model what it does."""
+        for n in range(lines):
+            line = np.full(16, 0x80000000, "<u4")
+            if receive:
+                line = random_line()
+                self.bench.before.append(line)
+            if local:
+                base, size = BUFFERS[SOURCE]
+                at = base + (self.popped + source_offset + n * source_stride) % size
+                line = added(self.memory[at].copy().view("<u4"), line)
+            base, size = BUFFERS[OUT]
+            if send:
+                self.sent.append(line)
+            else:
+                self.memory[base + (self.moved + offset + n * stride) % size] = line.view(np.uint8)
+        self.moved += release
+        self.popped += source_release if local else 0
+        self.bench.commands.append(reduce(
+            lines, stride, receive=receive, local=local, send=send, tag=tag, offset=offset,
+            release=release, source_offset=source_offset, source_release=source_release,
+            source_stride=source_stride))
 
     def dot(self, columns, stride, *, accumulate=0, offset=0, release=1, tag=0):
         """Queue a command and its columns, and model what it does."""
@@ -94,6 +141,7 @@ class Model:
 
     def check(self):
         assert np.array_equal(self.memory.reshape(-1), self.bench.local)
+        assert np.array_equal(self.sent, self.bench.after)
 
 
 def plain_memory(bench):
