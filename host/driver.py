@@ -144,7 +144,7 @@ class Device:
         return list(range(self.configuration.pes))
 
     @property
-    def ring(self):
+    def reduction_ring(self):
         """PEs of a die in the order of the reduction ring; the last is followed by the first."""
         c = self.configuration
         rows = [self.pes[c.columns * row:][:c.columns] for row in range(c.rows)]

@@ -119,14 +119,28 @@ def flash(head, *, p=Format.E4M3, mask=None, scale=None, tiles=None, local_lines
     local_lines : int
         Size of local memory [line].
     """
+    check(head, p)
+    return flash_program(head, p, mask or Mask(), scale, tiles, local_lines)
+
+
+def check(head, p):
+    """:exc:`ValueError` if the kernels do not take this head with P of format ``p``."""
     head.check()
     if head.table and (head.k.rows % KEYS or not 1 <= head.keys):
         raise ValueError(f"A pool has whole pages of {KEYS} keys and a sequence at least one key, "
                          f"not {head.k.rows} and {head.keys}")
     if p not in (Format.E4M3, Format.BF16, Format.FP16):
         raise ValueError(f"P must be E4M3, BF16 or FP16, not {p.name}")
-    job = _Flash(head, p, mask or Mask(), head.size ** -0.5 if scale is None else scale,
-                 local_lines)
+
+
+def flash_program(head, p, mask, scale, tiles, local_lines, *, span=None, merge=None):
+    """As :func:`flash`, without its checks.
+
+    ``span``: first and past last block of keys that count; all if None. ``merge`` (see
+    ``host.kernels.split``) gets the state of each tile, in place of O^T in memory.
+    """
+    job = _Flash(head, p, mask, head.size ** -0.5 if scale is None else scale, local_lines, span,
+                 merge)
     job.emit(range(upper(head.q.rows, ROWS)) if tiles is None else tiles)
     return job.program
 
@@ -139,8 +153,9 @@ class _Flash:
     short one between two long ones would keep it waiting for memory.
     """
 
-    def __init__(self, head, p, mask, scale, local_lines):
+    def __init__(self, head, p, mask, scale, local_lines, span, merge):
         self.head, self.p, self.mask, self.scale = head, p, mask, scale
+        self.span, self.merge = span or (0, upper(head.keys, KEYS)), merge
         self.program = program = Program(local_lines=local_lines)
         self.pair = head.q.rows <= PAIRED
         self.all, self.page = Chunk(0, head.size), Chunk(0, KEYS)
@@ -149,8 +164,11 @@ class _Flash:
                       "v": panel_lines(head.vt.format, self.page, head.size)}
         self.out_lines = upper(head.size, 2) if self.pair else head.size
         self.q = [program.buffer(2 * n) for n in q_lines]
-        self.out = program.buffer(2 * self.out_lines)
-        pages, room = upper(head.keys, KEYS), program.free_lines - (6 * GROUP if head.table else 0)
+        if merge:
+            merge.allocate(program, self.out_lines)
+        self.out = merge.own if merge else program.buffer(2 * self.out_lines)
+        pages = self.span[1] - self.span[0]
+        room = program.free_lines - (6 * GROUP if head.table else 0)
         elements, scales = (sum(side) for side in zip(*self.lines.values(), strict=True))
         self.resident = pages * (elements + scales) <= room
         held = pages if self.resident else (room - 2 * GROUP * scales) // elements
@@ -208,7 +226,10 @@ class _Flash:
         head = self.head
         start, stop = self.mask.span(tile * ROWS, min(tile * ROWS + ROWS, head.q.rows),
                                      head.keys)
-        run = range(start // KEYS, max(upper(stop, KEYS), start // KEYS + 1))
+        first = max(start // KEYS, self.span[0])
+        if first >= self.span[1]:       # all that is seen lies before the span
+            first = self.span[0]
+        run = range(first, max(min(upper(stop, KEYS), self.span[1]), first + 1))
         for block in run:
             keys = max(min(stop - block * KEYS, KEYS), 1)
             yield block, keys, block == run[0], block == run[-1]
@@ -307,17 +328,21 @@ class _Flash:
             *self._operands("k", block, group, keys), a=q.format, b=k.format, p=self.p, keys=keys,
             blocks=blocks(self.head.size, q.format, k.format), stride=panel.row_lines,
             scale_stride=panel.scale_stride, low=low, high=high, factor=self.scale * LOG2_E,
-            share=self.mask.share, first=first, last=last, release_a=last, pair=self.pair)
+            share=self.mask.share, first=first, last=last and not self.merge, release_a=last,
+            pair=self.pair, state=last and self.merge is not None)
 
     def _weigh(self, step, group):
         tile, block, keys, first, last = step
-        vt, size, count = self.head.vt, self.head.size, self.out_lines
+        vt, size = self.head.vt, self.head.size
+        count = self.merge.state_lines if self.merge else self.out_lines
         panel = Panel(vt.format, KEYS)
         self.program.weigh(
             *self._operands("v", block, group, size), Operand(self.out, 0, count, count * last),
             p=self.p, b=vt.format, rows=size, blocks=blocks(keys, self.p, vt.format),
             stride=panel.row_lines, scale_stride=panel.scale_stride, out_stride=1, first=first,
-            last=last, pair=self.pair)
-        if last:
+            last=last and not self.merge, pair=self.pair)
+        if last and self.merge:
+            self.merge.emit(self.program, self.head.out.row(tile * size))
+        elif last:
             self.program.dma_out(use(self.out, wait=count, release=count),
                                  self.head.out.row(tile * size), row_bytes=count * LINE)

@@ -1,0 +1,79 @@
+"""Tests of host/kernels/split.py: attention shared out over a ring of golden machines."""
+import numpy as np
+import pytest
+
+from chiplets.packages import ComputeParameters
+from cosim.golden import attention as golden
+from host.bench import attention as bench
+from host.driver import Device
+from host.isa import Format
+from host.kernels.flash import Mask
+from host.kernels.matmul import split
+from host.kernels.split import flash_split
+from testbenches.host_fake import Configuration, FakePackage
+
+
+def merged(job, operands, pes):
+    """The golden model's result, the keys shared out to ``pes`` PEs: patterns [queries, head]."""
+    q, k, vt = (p.operand for p in (operands.q, operands.k, operands.vt))
+    blocks = bench.upper(job.keys, 128)
+    low, high = np.array([job.mask.seen(row) for row in range(job.queries)]).T
+    out = np.zeros((job.queries, job.head), np.uint32)
+    for first in range(0, job.queries, 16):
+        rows = np.arange(first, min(first + 16, job.queries))
+        states = []
+        for a, b in split(blocks, min(pes, blocks)):
+            cuts = [(at * 128, min(at * 128 + 128, job.keys)) for at in range(a, b)]
+            states.append(golden.attend(
+                bench.part(q, rows), [bench.part(k, slice(*cut)) for cut in cuts],
+                [bench.page(vt, cut[0] // 128, job.head,
+                            golden.padded_keys(cut[1] - cut[0], vt.format)) for cut in cuts],
+                scale=job.head ** -0.5, low=low[rows] - a * 128, high=high[rows] - a * 128,
+                format=bench.number_formats.Format(job.p), lanes=2 if job.queries <= 8 else 1))
+        out[rows] = golden.merge(states)
+    return out
+
+
+def result(job, *, rows=2, columns=3):
+    device = Device(FakePackage(Configuration(dies=1, pes=rows * columns, rows=rows,
+                                              columns=columns)))
+    operands = bench.packed(job)
+    head = bench.place(device, 0, job, operands)
+    device.launch(0, flash_split(head, device.reduction_ring, p=job.p, mask=job.mask)).wait()
+    got = bench.rows_of(job, device.get(head.out), range(bench.upper(job.queries, 16)))
+    return got, operands
+
+
+JOBS = {
+    "decoding": bench.Job(queries=8, keys=900, head=64, mask=Mask(share=3)),
+    "one query, BF16": bench.Job(queries=1, keys=800, head=32, form=Format.BF16, p=Format.FP16),
+    "fewer blocks than PEs": bench.Job(queries=8, keys=300, head=32, mask=Mask(share=3)),
+    "one block": bench.Job(queries=8, keys=100, head=32),
+    "tiles, causal": bench.Job(queries=40, keys=800, head=32, mask=Mask(causal=True, first=300)),
+    "window": bench.Job(queries=20, keys=800, head=32,
+                        mask=Mask(causal=True, window=60, first=400)),
+    "rows that see nothing": bench.Job(queries=32, keys=800, head=32,
+                                       mask=Mask(causal=True, first=-20)),
+}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_shared_out_keys(name):
+    """Bits are those of the golden model; the values those of one PE but for a rounding."""
+    job = JOBS[name]
+    got, operands = result(job)
+    if job.keys > 128:      # else nothing is merged
+        np.testing.assert_array_equal(got.view(np.uint32), merged(job, operands, 6))
+    alone = bench.expected(job, operands).view(np.float32)
+    assert np.abs(got - alone).max() < 2e-3 < 0.1 < np.abs(got).max()
+
+
+def test_the_ring_is_the_one_of_the_chiplet():
+    for rows, columns in ((1, 1), (2, 3), (1, 4), (3, 2), (4, 4)):
+        device = Device(FakePackage(Configuration(dies=1, pes=rows * columns, rows=rows,
+                                                  columns=columns)))
+        pairs = ComputeParameters(rows=rows, columns=columns).ring
+        assert sorted(device.reduction_ring) == list(range(rows * columns))
+        assert [a for a, _ in pairs] == (device.reduction_ring if rows * columns > 1 else [])
+        for a, b in pairs[:-1]:
+            assert abs(a // columns - b // columns) + abs(a % columns - b % columns) == 1
