@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint verilog bench
+.PHONY: help setup demo test lint verilog bench mutants
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -28,3 +28,6 @@ verilog: $(STAMP)  ## Verilog of every chiplet in build/verilog/, checked by two
 
 bench: $(STAMP)  ## every measurement; results in benchmarks/*.json
 	@$(PY) -m host.cli bench --all
+
+mutants: $(STAMP)  ## changes the attention unit in one place at a time; a test must fail each time
+	@$(PY) -m testbenches.mutants.run

@@ -5,11 +5,13 @@ import numpy as np
 
 from cosim.golden import attention as golden
 from cosim.golden import formats as number_formats
+from cosim.golden.functions import Function, worst_error
 from host import counters
 from host.driver import Device
 from host.isa import ROWS, Format, Unit
 from host.kernels.flash import KEYS, Head, Mask, flash
-from host.kernels.matmul import upper
+from host.kernels.matmul import split, upper
+from host.kernels.split import flash_split
 from host.outcome import Outcome
 from host.tensor import Tensor, pack
 from host.transport import open_package
@@ -99,6 +101,27 @@ def expected(job, operands, tiles=None):
             high=high[mine] - start, format=number_formats.Format(job.p),
             lanes=2 if job.queries <= ROWS // 2 else 1)
     return out[:len(low)]
+
+
+def merged(job, operands, pes):
+    """The golden model's result, the keys shared out to ``pes`` PEs: patterns [queries, head]."""
+    q, k, vt = (p.operand for p in (operands.q, operands.k, operands.vt))
+    blocks = upper(job.keys, 128)
+    low, high = np.array([job.mask.seen(row) for row in range(job.queries)]).T
+    out = np.zeros((job.queries, job.head), np.uint32)
+    for first in range(0, job.queries, 16):
+        rows = np.arange(first, min(first + 16, job.queries))
+        states = []
+        for a, b in split(blocks, min(pes, blocks)):
+            cuts = [(at * 128, min(at * 128 + 128, job.keys)) for at in range(a, b)]
+            states.append(golden.attend(
+                part(q, rows), [part(k, slice(*cut)) for cut in cuts],
+                [page(vt, cut[0] // 128, job.head,
+                            golden.padded_keys(cut[1] - cut[0], vt.format)) for cut in cuts],
+                scale=job.head ** -0.5, low=low[rows] - a * 128, high=high[rows] - a * 128,
+                format=number_formats.Format(job.p), lanes=2 if job.queries <= 8 else 1))
+        out[rows] = golden.merge(states)
+    return out
 
 
 def part(operand, rows):
@@ -239,6 +262,12 @@ def accuracy(metrics):
         metrics[f"fp32_{name}"] = np.abs(flash32(job, operands) - wanted).max()
 
 
+def functions(metrics):
+    """Worst errors of the functions over their whole input range, relative, against float64."""
+    for function in (Function.EXP2, Function.RECIPROCAL):
+        metrics[f"{function.name.lower()}_max_rel_err"] = worst_error(function, per_binade=4000)[0]
+
+
 def run(options):
     """Prefill: utilization of one PE and of the package, accuracy, bits."""
     base = Job()
@@ -265,6 +294,7 @@ def run(options):
             results.append(execute(device, Job(form=Format.BF16, p=p), tiles=range(2)))
     options.step(len(jobs) + 2, len(jobs) + 3, "accuracy")
     accuracy(metrics)
+    functions(metrics)
     metrics["elements_compared"] = sum(r.compared for r in results)
     outcome.checks["bit_exact"] = all(r.compared == r.equal for r in results)
     outcome.config = {"queries": base.queries, "keys": base.keys, "head": base.head,
@@ -275,19 +305,37 @@ def run(options):
     return outcome
 
 
+def execute_split(device, job, die=0):
+    """Run one head on all PEs of a die, its keys shared out; compare every element."""
+    operands = packed(job)
+    head = place(device, die, job, operands)
+    programs = flash_split(head, device.reduction_ring, p=job.p, mask=job.mask)
+    prepared = device.prepare(die, programs)
+    device.synchronize()
+    device.start(prepared).wait(100_000_000)
+    cycles = max(int(counters.read(device, die, pe)[Unit.COMMAND_PROCESSOR][4]) for pe in programs)
+    got = rows_of(job, device.get(head.out), range(upper(job.queries, ROWS))).view(np.uint32)
+    wanted = merged(job, operands, len(device.pes))
+    return Run(cycles, wanted.size, int((got == wanted).sum()), 0)
+
+
 def run_decode(options):
     """Decoding: bytes of K and V over what the fabric interface could have moved."""
     job = Job(queries=8, keys=4096, mask=Mask(share=3))
     with open_package(options) as transport:
         device = Device(transport)
-        options.step(0, 1, "8 heads on one PE, 4,096 keys of one KV head")
+        options.step(0, 2, "8 heads on one PE, 4,096 keys of one KV head")
         done = execute(device, job)
-    options.step(1, 1, "done")
+        options.step(1, 2, "the keys shared out to all PEs of a die")
+        shared = execute_split(device, job)
+    options.step(2, 2, "done")
     outcome = Outcome("attention_decode", options.package)
     outcome.metrics = {"kv_bandwidth_utilization": done.kv_bytes / (FABRIC_BYTES * done.cycles),
                        "cycles": done.cycles, "kv_bytes": done.kv_bytes,
-                       "elements_compared": done.compared}
-    outcome.checks = {"bit_exact": done.compared == done.equal}
+                       "cycles_split": shared.cycles, "split_speedup": done.cycles / shared.cycles,
+                       "elements_compared": done.compared + shared.compared}
+    outcome.checks = {"bit_exact": done.compared == done.equal
+                      and shared.compared == shared.equal}
     outcome.config = {"query_heads": job.queries, "kv_heads": 1, "keys": job.keys,
                       "head": job.head, "format": job.form.name, "p": job.p.name,
                       "fabric_bytes_per_cycle": FABRIC_BYTES}

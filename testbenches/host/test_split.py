@@ -3,35 +3,12 @@ import numpy as np
 import pytest
 
 from chiplets.packages import ComputeParameters
-from cosim.golden import attention as golden
 from host.bench import attention as bench
 from host.driver import Device
 from host.isa import Format
 from host.kernels.flash import Mask
-from host.kernels.matmul import split
 from host.kernels.split import flash_split
 from testbenches.host_fake import Configuration, FakePackage
-
-
-def merged(job, operands, pes):
-    """The golden model's result, the keys shared out to ``pes`` PEs: patterns [queries, head]."""
-    q, k, vt = (p.operand for p in (operands.q, operands.k, operands.vt))
-    blocks = bench.upper(job.keys, 128)
-    low, high = np.array([job.mask.seen(row) for row in range(job.queries)]).T
-    out = np.zeros((job.queries, job.head), np.uint32)
-    for first in range(0, job.queries, 16):
-        rows = np.arange(first, min(first + 16, job.queries))
-        states = []
-        for a, b in split(blocks, min(pes, blocks)):
-            cuts = [(at * 128, min(at * 128 + 128, job.keys)) for at in range(a, b)]
-            states.append(golden.attend(
-                bench.part(q, rows), [bench.part(k, slice(*cut)) for cut in cuts],
-                [bench.page(vt, cut[0] // 128, job.head,
-                            golden.padded_keys(cut[1] - cut[0], vt.format)) for cut in cuts],
-                scale=job.head ** -0.5, low=low[rows] - a * 128, high=high[rows] - a * 128,
-                format=bench.number_formats.Format(job.p), lanes=2 if job.queries <= 8 else 1))
-        out[rows] = golden.merge(states)
-    return out
 
 
 def result(job, *, rows=2, columns=3):
@@ -63,7 +40,7 @@ def test_shared_out_keys(name):
     job = JOBS[name]
     got, operands = result(job)
     if job.keys > 128:      # else nothing is merged
-        np.testing.assert_array_equal(got.view(np.uint32), merged(job, operands, 6))
+        np.testing.assert_array_equal(got.view(np.uint32), bench.merged(job, operands, 6))
     alone = bench.expected(job, operands).view(np.float32)
     assert np.abs(got - alone).max() < 2e-3 < 0.1 < np.abs(got).max()
 

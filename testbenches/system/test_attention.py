@@ -6,6 +6,7 @@ from host.bench import attention as bench
 from host.driver import Device, DeviceError
 from host.isa import Code, Format, Region, Unit, address
 from host.kernels.flash import Head, Mask, PageTable, flash
+from host.kernels.split import flash_split
 from host.outcome import Options
 from host.program import Program, use
 from host.transport import open_package
@@ -53,6 +54,43 @@ def test_keys_in_pages_of_a_pool(device):
     device.launch(1, {4: program}).wait(2_000_000)
     got = bench.rows_of(job, device.get(out), range(1))
     np.testing.assert_array_equal(got.view(np.uint32), bench.expected(job, operands))
+
+
+def split_job(device, job, die):
+    operands = bench.packed(job)
+    head = bench.place(device, die, job, operands)
+    programs = flash_split(head, device.reduction_ring, p=job.p, mask=job.mask)
+    done = device.launch(die, programs, watchdog=20_000).wait(2_000_000)
+    got = bench.rows_of(job, device.get(head.out), range(bench.upper(job.queries, 16)))
+    return got.view(np.uint32), bench.merged(job, operands, len(device.pes)), done.cycles
+
+
+def test_keys_shared_out_to_all_pes(device):
+    """Decoding and prefill over the reduction ring; fewer blocks than PEs in the last."""
+    for die, job in enumerate((
+            bench.Job(queries=8, keys=1500, head=64, mask=Mask(share=3)),
+            bench.Job(queries=40, keys=800, head=32, mask=Mask(causal=True, first=300)))):
+        got, wanted, _ = split_job(device, job, die)
+        np.testing.assert_array_equal(got, wanted)
+    got, wanted, _ = split_job(device, bench.Job(queries=3, keys=300, head=96), 0)
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_ring_that_is_not_closed_is_found_by_the_watchdog(device):
+    """One PE waits for lines that nobody sends, one sends lines that nobody wants; both go on."""
+    waiting, sending = Program(), Program()
+    waiting.reduce(use(waiting.buffer(8), wait=2, release=2), lines=2, receive=True)
+    lines = sending.buffer(8)
+    sending.dma_in(use(lines, wait=2, release=2), address(0, Region.SRAM), row_bytes=128)
+    sending.reduce(use(lines), lines=2, source=use(lines, wait=2, release=2), send=True)
+    ring = device.reduction_ring
+    with pytest.raises(DeviceError) as caught:
+        device.launch(0, {ring[1]: waiting, ring[3]: sending}, watchdog=2000).wait(2_000_000)
+    completion = caught.value.completion
+    assert (completion.code, completion.unit) == (Code.WATCHDOG, Unit.REDUCTION)
+    assert completion.failed == 1 << ring[1] | 1 << ring[3]
+    got, wanted, _ = split_job(device, bench.Job(queries=5, keys=700, head=32), 0)
+    np.testing.assert_array_equal(got, wanted)
 
 
 def refused(device, field, change, unit=Unit.SOFTMAX, code=Code.BAD_FIELD):
