@@ -105,3 +105,21 @@ def test_e4m3_p_is_256_at_most():
     codes, values = golden.rounded(p, Format.E4M3)
     assert values.view(np.float32).tolist() == [256, 128, 2 ** -9, 0, 2 ** -9, 0]
     assert decode(Format.E4M3, codes).tolist() == values.view(np.float32).tolist()
+
+
+def test_states_of_shared_out_keys_merge_exactly():
+    """Rows merged from three PEs are as close to float64 as rows of one; unseen rows are zero."""
+    rng = np.random.default_rng(4)
+    (q, keys, values), plain = case(rng, 8, 384, 128, Format.BF16)
+    low, high = np.zeros(8, int), np.array([383, 383, 300, 200, 120, 50, 0, -1])
+    options = {"scale": HEAD ** -0.5, "format": Format.FP16}
+    parts = [golden.attend(q, [block], [turned], low=low - 128 * n, high=high - 128 * n, **options)
+             for n, (block, turned) in enumerate(zip(keys, values, strict=True))]
+    got = golden.merge(parts).view(np.float32)
+    alone = golden.attention(q, keys, values, low=low, high=high, **options).view(np.float32)
+    assert np.abs(got - alone).max() < 2e-6 and not got[7].any() and not alone[7].any()
+    lines = golden.merge(parts[::-1]).view(np.float32)
+    assert np.abs(got - lines).max() < 2e-6
+    for state in parts:     # whole maxima: the factors that the merge needs are powers of two
+        seen = state.maximum != golden.MINUS_INFINITY
+        assert (state.maximum[seen].view(np.float32) % 1 == 0).all()

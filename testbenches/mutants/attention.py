@@ -110,7 +110,7 @@ MUTANTS = (
         ("both P buffers are one", "Cat(word.index[3:], filling)",
          "Cat(word.index[3:], C(0, 1))")),
     *of("rtl/pe/drain.py", DOT,
-        ("all lines leave as scores", "self.o.valid.eq(valid & ~scores)", "self.o.valid.eq(valid)")),
+        ("scores leave twice", "self.o.valid.eq(valid & ~scores)", "self.o.valid.eq(valid)")),
     *of("rtl/pe/line_path.py", REDUCTION,
         ("the earlier line is never rescaled", "return Mux(scaled, scaler.o, self.old)",
          "return self.old"),
