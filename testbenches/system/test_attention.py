@@ -60,6 +60,7 @@ def split_job(device, job, die):
     operands = bench.packed(job)
     head = bench.place(device, die, job, operands)
     programs = flash_split(head, device.reduction_ring, p=job.p, mask=job.mask)
+    device.synchronize()
     done = device.launch(die, programs, watchdog=20_000).wait(2_000_000)
     got = bench.rows_of(job, device.get(head.out), range(bench.upper(job.queries, 16)))
     return got.view(np.uint32), bench.merged(job, operands, len(device.pes)), done.cycles
