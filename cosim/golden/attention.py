@@ -19,8 +19,8 @@ FP32 is rounded to nearest even, NaN comes out as 0x7FC00000.
 Errors. exp2 is within 2^-23.3 of its result, reciprocal within 2^-23.7 (``functions.worst_error``,
 over the whole range of inputs; the bench prints both): each is a parabola on one of 128 segments,
 whose third-order remainder is at most 2^-25, plus the rounding of table, product and result. x has
-an error of 2^-24 |x| from its scaling (as in any softmax in FP32), which exp2 turns into 2^-24.5 |x|
-of p: up to |x| = 2^12 less than half a unit of P in FP16 (2^-12 of p), the finest format. The
+an error of 2^-24 |x| from its scaling (as in any softmax in FP32), which exp2 makes 2^-24.5 |x| of
+p: up to |x| = 2^12 less than half a unit of P in FP16 (2^-12 of p), the finest format. The
 division is a product with 1 / l, so within 2^-23.7 + 2^-24 < 2^-22.8 of the quotient.
 Source: Dao, "FlashAttention-2", 2023, for the order of the work; the whole maxima, the formats of P
 and all roundings are this project's choice.
