@@ -1,9 +1,12 @@
 """``make mutants``: changes the RTL in one place at a time, and sees that a test fails."""
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from testbenches.mutants.attention import MUTANTS
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("rtl", "chiplets", "cosim", "host", "testbenches")
 LIMIT_SECONDS = 1800
+FAILED = re.compile(r"cocotb\.regression .* failed$", re.MULTILINE)
 
 
 def copied(folder, mutant=None):
@@ -37,21 +41,42 @@ def changed(text, mutant):
 
 
 def passes(test, mutant=None):
-    """Whether a test passes, on Verilator, in a copy of the sources."""
+    """Whether a test passes, on Verilator, in a copy of the sources; it ends at the first failure.
+
+    :exc:`RuntimeError` if it did not run.
+    """
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         copied(folder, mutant)
         environment = os.environ | {"PYTHONPATH": str(folder), "MXLET_BUILD": str(folder / "build")}
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test,
-                   "-k", "not icarus"]
-        try:
-            done = subprocess.run(command, cwd=folder, env=environment, timeout=LIMIT_SECONDS,
-                                  capture_output=True, text=True)
-        except subprocess.TimeoutExpired:
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
+                   f"--basetemp={folder / 'run'}", test, "-k", "not icarus"]
+        with open(folder / "output.txt", "w+") as output:
+            process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output,
+                                       stderr=subprocess.STDOUT, start_new_session=True)
+            try:
+                if not watch(process, folder / "run"):
+                    return False
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+            if process.returncode not in (0, 1):    # neither passed nor failed
+                output.seek(0)
+                raise RuntimeError(f"{test} did not run: {output.read()[-3000:]}")
+            return process.returncode == 0
+
+
+def watch(process, folder):
+    """Wait for the end of the process; False as soon as a cocotb test failed or time is up."""
+    end = time.monotonic() + LIMIT_SECONDS
+    while process.poll() is None:
+        if time.monotonic() > end or any(
+                FAILED.search(log.read_text(errors="replace"))
+                for log in folder.glob("*/test.log")):
             return False
-        if done.returncode not in (0, 1):   # neither passed nor failed: the tests did not run
-            raise RuntimeError(f"{test} did not run: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-        return done.returncode == 0
+        time.sleep(0.5)
+    return True
 
 
 def main(only: str = typer.Option("", help="Mutants whose file or text contains this."),
@@ -75,7 +100,7 @@ def main(only: str = typer.Option("", help="Mutants whose file or text contains 
                                  strict=True):
             survived += alive
             console.print(f"{'NOT FOUND' if alive else 'found':9} {mutant.path}: {mutant.what}",
-                          highlight=False)
+                          highlight=False, soft_wrap=True)
             table.add_row(mutant.what, mutant.path, "NO" if alive else "yes")
     console.print(table)
     console.print(f"{len(chosen) - survived} of {len(chosen)} mutants found")
