@@ -51,7 +51,7 @@ def passes(test, mutant=None):
         environment = os.environ | {"PYTHONPATH": str(folder), "MXLET_BUILD": str(folder / "build")}
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
                    f"--basetemp={folder / 'run'}", test, "-k", "not icarus"]
-        with open(folder / "output.txt", "w+") as output:
+        with (folder / "output.txt").open("w+") as output:
             process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output,
                                        stderr=subprocess.STDOUT, start_new_session=True)
             try:
