@@ -121,7 +121,7 @@ class Cap:
 
 
 def soft_capped(scores, scale, cap):
-    """x of patterns of scores; ``scale`` is a, an FP32 number."""
+    """Patterns of x from patterns of scores; ``scale`` is a, an FP32 number."""
     def constant(pattern):
         return np.full(scores.shape, pattern, np.uint32)
     power = apply(Function.EXP2, binary(Operation.MULTIPLY, scores, constant(bits(scale))))
