@@ -8,7 +8,7 @@ from cosim.golden import formats as number_formats
 from host import counters
 from host.driver import Device
 from host.isa import ROWS, Format, Unit
-from host.kernels.flash import KEYS, Head, Mask, flash
+from host.kernels.flash import KEYS, Head, Mask, flash, sink_row
 from host.kernels.matmul import upper
 from host.outcome import Outcome
 from host.tensor import Tensor, pack
@@ -30,6 +30,8 @@ class Job:
     mask: Mask = field(default_factory=Mask)
     seed: int = 1
     outliers: float = 0.0       # share of values that come from N(0, 100)
+    cap: float | None = None    # soft cap of the logits
+    sinks: tuple = ()           # logits of the heads that share the keys; () for no sinks
 
     def values(self):
         """Queries, keys and values in FP32."""
@@ -97,7 +99,8 @@ def expected(job, operands, tiles=None):
         out[mine] = golden.attention(
             part(q, rows), keys, values, scale=job.head ** -0.5, low=low[mine] - start,
             high=high[mine] - start, format=number_formats.Format(job.p),
-            lanes=2 if job.queries <= ROWS // 2 else 1)
+            lanes=2 if job.queries <= ROWS // 2 else 1, cap=job.cap,
+            sinks=np.array(job.sinks)[rows % len(job.sinks)] if job.sinks else None)
     return out[:len(low)]
 
 
@@ -118,6 +121,11 @@ def place(device, die, job, operands):
     q, k, vt = (device.put(p, die, stream=die) for p in (operands.q, operands.k, operands.vt))
     out = device.empty(die, upper(job.queries, ROWS) * job.head, ROWS, Format.FP32)
     return Head(q, k, vt, out)
+
+
+def place_sinks(device, die, job):
+    """Put a job's sinks into SRAM, if it has some."""
+    return device.put(sink_row(job.sinks), die, stream=die) if job.sinks else None
 
 
 def rows_of(job, raw, tiles):
@@ -145,8 +153,10 @@ def execute(device, job, *, heads=1, dies=(0,), tiles=None):
     operands = packed(job)
     tiles = range(upper(job.queries, ROWS)) if tiles is None else tiles
     placed = {die: [place(device, die, job, operands) for _ in range(heads)] for die in dies}
+    sinks = {die: place_sinks(device, die, job) for die in dies}
     device.synchronize()
-    prepared = [device.prepare(die, {pe: flash(h, p=job.p, mask=job.mask, tiles=tiles)
+    prepared = [device.prepare(die, {pe: flash(h, p=job.p, mask=job.mask, tiles=tiles, cap=job.cap,
+                                               sinks=sinks[die])
                                      for pe, h in enumerate(placed[die])}, stream=die)
                 for die in dies]
     device.synchronize()
@@ -167,6 +177,8 @@ def execute(device, job, *, heads=1, dies=(0,), tiles=None):
             equal += int((got.view(np.uint32) == wanted).sum())
             for tensor in (head.q, head.k, head.vt, head.out):
                 device.release(tensor)
+        if sinks[die]:
+            device.release(sinks[die])
     kv = sum(p.elements.size + (0 if p.scales is None else p.scales.size)
              for p in (operands.k, operands.vt))
     return Run(cycles, compared, equal, kv)
