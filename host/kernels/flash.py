@@ -145,6 +145,9 @@ def flash(head, *, p=Format.E4M3, mask=None, scale=None, tiles=None, cap=None, s
     if head.table and (head.k.rows % KEYS or not 1 <= head.keys):
         raise ValueError(f"A pool has whole pages of {KEYS} keys and a sequence at least one key, "
                          f"not {head.k.rows} and {head.keys}")
+    if head.keys > head.k.rows:
+        raise ValueError(f"A sequence of {head.keys} keys does not fit into a pool of "
+                         f"{head.k.rows}")
     if p not in (Format.E4M3, Format.BF16, Format.FP16):
         raise ValueError(f"P must be E4M3, BF16 or FP16, not {p.name}")
     if cap is not None and not (cap > 0 and isfinite(2 * cap * LOG2_E)):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from host.bench import attention as bench
-from host.driver import Device
+from host.driver import Device, DeviceError
 from host.isa import Format
 from host.kernels.flash import Head, Mask, PageTable, flash, sink_row
 from host.tensor import Tensor, unpack_codes
@@ -136,6 +136,21 @@ def test_pages_anywhere_in_a_pool(queries, lines, form):
     np.testing.assert_array_equal(got.view(np.uint32), bench.expected(job, operands))
 
 
+@pytest.mark.parametrize("word, value, field", [
+    (6, 1, 6), (7, 1, 6), (13, 1, 13), (14, 1, 14), (8, 0, 8), (1, 7 << 20, 1)])
+def test_the_golden_machine_refuses_what_the_unit_refuses(word, value, field):
+    """The second SCORE of a tile, with one word changed."""
+    device = Device(FakePackage(Configuration(dies=1, pes=1)))
+    job = bench.Job(queries=16, keys=200, head=32)
+    head = bench.place(device, 0, job, bench.packed(job))
+    program = flash(head)
+    wrong = [words for words in program.commands if words[0] & 255 == 0x22][1]
+    wrong[word] = wrong[word] | value if value else 0
+    with pytest.raises(DeviceError) as caught:
+        device.launch(0, {0: program}).wait()
+    assert (caught.value.completion.code, caught.value.completion.field) == (2, field)
+
+
 def test_wrong_arguments():
     device = Device(FakePackage(Configuration(dies=1, pes=1)))
     job = bench.Job(queries=20, keys=150, head=32)
@@ -148,6 +163,10 @@ def test_wrong_arguments():
         flash(Head(head.q, head.k, head.vt, head.q))
     with pytest.raises(ValueError, match="Two blocks of keys need"):
         flash(head, local_lines=200)
+    with pytest.raises(ValueError, match="A sequence of 129 keys does not fit into a pool of 128"):
+        k = Tensor(0, 128, 32, Format.E4M3, 0)
+        vt = Tensor(0, 32, 128, Format.E4M3, 0)
+        flash(Head(head.q, k, vt, head.out, PageTable(0, 129)))
     for cap in (0, -50.0, float("inf"), float("nan"), 1e308):
         with pytest.raises(ValueError, match="Cap must be a positive number, not"):
             flash(head, cap=cap)
