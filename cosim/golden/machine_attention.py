@@ -33,7 +33,7 @@ def score(machine, w, refused):
     pair, first, last = w[1] >> 10 & 1, w[1] >> 11 & 1, w[1] >> 12 & 1
     share = w[1] >> 20 & 7
     keys, count = w[8] & 0xffff, w[8] >> 16
-    if p_form not in attention.SHIFT or share > 4 or pair and a_form == b_form == Format.E2M1:
+    if p_form not in attention.SHIFT or share > 4:
         raise refused(2, 1, "A format or a share that the unit does not take")
     capped, sink = w[1] >> 24 & 1, w[6] | w[7]
     if sink and not first:

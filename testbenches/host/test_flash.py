@@ -45,7 +45,8 @@ def test_head_sizes(head):
 
 
 @pytest.mark.parametrize("queries", [1, 5, 8])
-@pytest.mark.parametrize("form, p", [(Format.E4M3, Format.E4M3), (Format.BF16, Format.FP16)])
+@pytest.mark.parametrize("form, p", [(Format.E4M3, Format.E4M3), (Format.BF16, Format.FP16),
+                                     (Format.E2M1, Format.E4M3)])
 def test_few_rows_are_done_in_pairs(queries, form, p):
     check(bench.Job(queries=queries, keys=391, head=64, form=form, p=p, mask=Mask(share=3)))
     check(bench.Job(queries=queries, keys=300, head=64, form=form, p=p,
