@@ -62,7 +62,10 @@ class Mask:
 
 @dataclass(frozen=True)
 class PageTable:
-    """Which pages of a pool hold a sequence: 32-bit page numbers from ``address`` on, in order."""
+    """Which pages of a pool hold a sequence: 32-bit page numbers from ``address`` on, in order.
+
+    A number past the pool gives what lies there; past memory, the launch ends with BAD_ADDRESS.
+    """
 
     address: int
     keys: int       # of the sequence
