@@ -89,12 +89,18 @@ class Program:
                  w10=out_stride)
 
     def score(self, elements, scales, *, a, b, p, keys, blocks, stride, low, high, factor,
-              scale_stride=0, share=0, first, last, release_a, pair=False, state=False):
-        """Append a SCORE command: a block of keys against the queries in the A buffer."""
+              scale_stride=0, share=0, first, last, release_a, pair=False, state=False, cap=None,
+              sinks=None):
+        """Append a SCORE command: a block of keys against the queries in the A buffer.
+
+        With ``cap``, x of a score s is cap - 2 cap / (1 + 2^(factor s)), not factor s.
+        """
+        capped = {} if cap is None else {"w13": float_word(cap), "w14": float_word(-2 * cap)}
         self.add(Op.SCORE, w1=(a | b << 4 | release_a << 8 | pair << 10 | first << 11 | last << 12
-                               | state << 13 | p << 16 | share << 20), w2=elements, w4=scales,
-                 w8=keys | blocks << 16, w9=stride | scale_stride << 16, w10=low, w11=high,
-                 w12=float_word(factor))
+                               | state << 13 | p << 16 | share << 20 | (cap is not None) << 24),
+                 w2=elements, w4=scales, w6=sinks, w8=keys | blocks << 16,
+                 w9=stride | scale_stride << 16, w10=low, w11=high, w12=float_word(factor),
+                 **capped)
 
     def weigh(self, elements, scales, out, *, p, b, rows, blocks, stride, out_stride,
               scale_stride=0, first, last, pair=False):

@@ -22,8 +22,24 @@ whose third-order remainder is at most 2^-25, plus the rounding of table, produc
 an error of 2^-24 |x| from its scaling (as in any softmax in FP32), which exp2 makes 2^-24.5 |x| of
 p: up to |x| = 2^12 less than half a unit of P in FP16 (2^-12 of p), the finest format. The
 division is a product with 1 / l, so within 2^-23.7 + 2^-24 < 2^-22.8 of the quotient.
-Source: Dao, "FlashAttention-2", 2023, for the order of the work; the whole maxima, the formats of P
-and all roundings are this project's choice.
+
+**Soft cap**: logits cap tanh(z / cap). In powers of two, x = B tanh(s scale / cap) with B = cap
+log2 e, and tanh(y) = 1 - 2 / (1 + e^2y): x = B + C / (1 + exp2(s a)), a = 2 scale / cap log2 e,
+C = -2B. Each of the six roundings (exp2 and the reciprocal 2^-23.3 of their result, the others
+2^-24) moves x by 2B 2^-23 at most; the worst error found is below 3B 2^-23, that is 2.4e-5 for a
+cap of 50 (:func:`worst_cap_error`), far below the rounding of any P. Small scores lose as much,
+which is no loss: what counts for P is the absolute error of x. exp2(s a) = +infinity gives B, 0
+gives -B.
+
+**Sinks**: a sink is a key before all others, seen by its row whatever the mask, without a value:
+its x (not scaled, not capped) counts for the maximum of the first block, its weight exp2(x - m')
+2^SHIFT for the sum, where it comes first (with two lanes, of the even keys). This weight is not
+rounded to the format of P; below 2^-126 (before 2^SHIFT) it is 0. x = -infinity is no sink.
+
+Source: Dao, "FlashAttention-2", 2023, for the order of the work; Gemma Team, "Gemma 2", 2024, for
+soft caps; Xiao et al., "Efficient Streaming Language Models with Attention Sinks", 2023, and
+OpenAI, "gpt-oss model card", 2025, for sinks. The whole maxima, the formats of P and all roundings
+are this project's choice.
 """
 from dataclasses import dataclass
 
@@ -43,6 +59,7 @@ MINUS_INFINITY = np.uint32(0xFF800000)
 INFINITY = 0x7F800000
 LOWEST = np.uint32(0xFE800000)      # -2^126: the maximum of a row that saw nothing, exported
 SMALLEST = np.uint32(0x00800000)    # 2^-126: its sum, exported
+LEAST_NORMAL = 1 << 23
 
 
 @dataclass
@@ -93,14 +110,72 @@ def visible(count, low, high):
     return (keys >= np.asarray(low)[:, None]) & (keys <= np.asarray(high)[:, None])
 
 
-def softmax_block(scores, seen, state, *, scale, format, lanes=1):
+@dataclass(frozen=True)
+class Cap:
+    """A soft cap as a SCORE command has it, FP32 patterns: x = offset + slope / (1 + 2^(s a))."""
+
+    offset: int
+    slope: int
+
+    @classmethod
+    def of(cls, cap):
+        """That of logits within -``cap`` and ``cap``."""
+        offset = np.float32(cap * LOG2_E)
+        return cls(int(bits(offset)[0]), int(bits(-2 * offset)[0]))
+
+    @staticmethod
+    def factor(cap, scale):
+        """a, in float64."""
+        return 2 * scale / cap * LOG2_E
+
+
+def soft_capped(scores, scale, cap):
+    """Patterns of x from patterns of scores; ``scale`` is a, an FP32 number."""
+    def constant(pattern):
+        return np.full(scores.shape, pattern, np.uint32)
+    power = apply(Function.EXP2, binary(Operation.MULTIPLY, scores, constant(bits(scale))))
+    quotient = apply(Function.RECIPROCAL, binary(Operation.ADD, power, constant(bits(1.0))))
+    return binary(Operation.ADD, binary(Operation.MULTIPLY, quotient, constant(cap.slope)),
+                  constant(cap.offset))
+
+
+def worst_cap_error(cap=50.0, scale=1 / 16, count=1 << 20):
+    """Largest |x - B tanh(s scale / cap)| over ``count`` scores, and the score where it is.
+
+    Half of the scores are evenly spread to 12 caps on both sides, the others in their exponent.
+    """
+    half, most = count // 4, 12 * cap / scale
+    spread = np.concatenate([np.linspace(0, most, half), np.geomspace(1e-30, 1e30, half)])
+    scores = np.float32(np.concatenate([spread, -spread]))
+    with np.errstate(over="ignore"):
+        got = soft_capped(bits(scores), np.float32(Cap.factor(cap, scale)), Cap.of(cap))
+    exact = cap * LOG2_E * np.tanh(scores.astype(np.float64) * scale / cap)
+    error = np.abs(got.view(np.float32) - exact)
+    worst = int(np.argmax(error))
+    return float(error[worst]), float(scores[worst])
+
+
+def sink_weight(p, format):
+    """What a sink adds to the sum: patterns of p 2^SHIFT, +0 for a subnormal p."""
+    shifted = bits(np.ldexp(p.view(np.float32), SHIFT[format]))
+    return np.where(p < LEAST_NORMAL, 0, np.where(p > INFINITY, NAN, shifted)).astype(np.uint32)
+
+
+def softmax_block(scores, seen, state, *, scale, format, lanes=1, cap=None, sinks=None):
     """One block: patterns of scores [rows, keys] to codes of P; updates maximum, sum, factor.
 
-    ``scale`` is c, an FP32 number.
+    ``scale`` is c, or with a ``cap`` a, an FP32 number. ``sinks``: patterns [rows], only in a first
+    block.
     """
-    x = binary(Operation.MULTIPLY, scores, np.full_like(scores, bits(scale)))
+    if cap is None:
+        x = binary(Operation.MULTIPLY, scores, np.full_like(scores, bits(scale)))
+    else:
+        x = soft_capped(scores, scale, cap)
     x = np.where(seen, x, MINUS_INFINITY)
     peak = state.maximum
+    if sinks is not None:
+        sinks = binary(Operation.MULTIPLY, sinks, np.full_like(sinks, bits(1.0)))
+        peak = binary(Operation.MAX, peak, ceiling(sinks))
     for key in range(x.shape[1]):
         peak = binary(Operation.MAX, peak, ceiling(np.ascontiguousarray(x[:, key])))
     moved = peak != state.maximum
@@ -113,6 +188,9 @@ def softmax_block(scores, seen, state, *, scale, format, lanes=1):
     sums = []
     for lane in range(lanes):
         total = np.zeros(len(x), np.uint32)
+        if sinks is not None and lane == 0:
+            p = apply(Function.EXP2, binary(Operation.SUBTRACT, sinks, peak))
+            total = sink_weight(np.where(sinks == MINUS_INFINITY, 0, p).astype(np.uint32), format)
         for key in range(lane, x.shape[1], lanes):
             total = binary(Operation.ADD, total, np.ascontiguousarray(values[:, key]))
         sums.append(total)
@@ -175,7 +253,7 @@ def weigh(codes, values, format):
     return np.ascontiguousarray(bits(matmul(p, values)).T)
 
 
-def attend(q, keys, values, *, scale, low, high, format, lanes=1):
+def attend(q, keys, values, *, scale, low, high, format, lanes=1, cap=None, sinks=None):
     """Attention of some rows of queries to some keys: their :class:`State`.
 
     Parameters
@@ -194,15 +272,23 @@ def attend(q, keys, values, *, scale, low, high, format, lanes=1):
         Of P: BF16, FP16 or E4M3.
     lanes : int
         Rows of operand B that the engine takes at once, 1 or 2.
+    cap : float
+        Soft cap of the logits; none if None.
+    sinks : array
+        Logit of each row's sink, without log2 e; the product is rounded to FP32. None: no sinks.
     """
     state = State.start(q.codes.shape[0])
+    factor = scale * LOG2_E if cap is None else Cap.factor(cap, scale)
+    if sinks is not None:
+        sinks = bits(np.float32(np.asarray(sinks, np.float64) * LOG2_E))
     first = 0
     for block, turned in zip(keys, values, strict=True):
         count = block.codes.shape[0]
         scores = np.ascontiguousarray(bits(matmul(q, block)).T)
         seen = visible(count, np.asarray(low) - first, np.asarray(high) - first)
-        codes = softmax_block(scores, seen, state, scale=np.float32(scale * LOG2_E),
-                              format=format, lanes=lanes)
+        codes = softmax_block(scores, seen, state, scale=np.float32(factor), format=format,
+                              lanes=lanes, cap=None if cap is None else Cap.of(cap),
+                              sinks=None if first else sinks)
         accumulate(state, weigh(codes, turned, format))
         first += count
     return state

@@ -37,11 +37,16 @@ def score(machine, w, refused):
     pair, first, last = w[1] >> 10 & 1, w[1] >> 11 & 1, w[1] >> 12 & 1
     share, export = w[1] >> 20 & 7, w[1] >> 13 & 1
     keys, count = w[8] & 0xffff, w[8] >> 16
-    if (p_form not in attention.SHIFT or share > 4 or last and export
-            or pair and a_form == b_form == Format.E2M1):
+    if p_form not in attention.SHIFT or share > 4 or last and export:
         raise refused(2, 1, "A format or a share that the unit does not take")
+    capped, sink = w[1] >> 24 & 1, w[6] | w[7]
+    if sink and not first:
+        raise refused(2, 6, "Sinks belong to a first block")
     if not 1 <= keys <= 128:
         raise refused(2, 8, f"A block has 1 to 128 keys, not {keys}")
+    for word in (13, 14):
+        if w[word] and not capped:
+            raise refused(2, word, "A soft cap's number without a soft cap")
     mixed = a_form in WIDE or b_form in WIDE
     halves, whole, blocks, form = machine.a[0]
     if count != blocks or form != a_form:
@@ -56,12 +61,16 @@ def score(machine, w, refused):
         scores[1::2] = sums[1::2, rows:]
     if first:
         machine.state = attention.State.start(rows)
+    sinks = end_sink = None
+    if sink:
+        place, end_sink = machine._acquire(w, 6, producer=False)
+        sinks = machine._get(place, 0, LINE).view("<u4")[:rows].copy()
     place = np.arange(rows) >> share
     seen = attention.visible(keys, signed(w[10]) + place, signed(w[11]) + place)
     codes = attention.softmax_block(
         np.ascontiguousarray(attention.bits(scores).T), seen, machine.state,
         scale=np.array([w[12]], np.uint32).view(np.float32)[0], format=Format(p_form),
-        lanes=2 if pair else 1)
+        lanes=2 if pair else 1, cap=attention.Cap(w[13], w[14]) if capped else None, sinks=sinks)
     padded = np.zeros((rows, -(-keys // GROUP) * GROUP), codes.dtype)
     padded[:, :keys] = codes
     inverse = attention.inverse(machine.state) if last else np.zeros(rows, np.uint32)
@@ -71,6 +80,8 @@ def score(machine, w, refused):
     if w[1] >> 8 & 1:
         machine.a.pop(0)
     end()
+    if end_sink:
+        end_sink()
 
 
 def weigh(machine, w, refused):

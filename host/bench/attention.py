@@ -9,7 +9,7 @@ from cosim.golden.functions import Function, worst_error
 from host import counters
 from host.driver import Device
 from host.isa import ROWS, Format, Unit
-from host.kernels.flash import KEYS, Head, Mask, flash
+from host.kernels.flash import KEYS, Head, Mask, flash, sink_row
 from host.kernels.matmul import split, upper
 from host.kernels.split import flash_split
 from host.outcome import Outcome
@@ -32,6 +32,8 @@ class Job:
     mask: Mask = field(default_factory=Mask)
     seed: int = 1
     outliers: float = 0.0       # share of values that come from N(0, 100)
+    cap: float | None = None    # soft cap of the logits
+    sinks: tuple = ()           # logits of the heads that share the keys; () for no sinks
 
     def values(self):
         """Queries, keys and values in FP32."""
@@ -99,7 +101,8 @@ def expected(job, operands, tiles=None):
         out[mine] = golden.attention(
             part(q, rows), keys, values, scale=job.head ** -0.5, low=low[mine] - start,
             high=high[mine] - start, format=number_formats.Format(job.p),
-            lanes=2 if job.queries <= ROWS // 2 else 1)
+            lanes=2 if job.queries <= ROWS // 2 else 1, cap=job.cap,
+            sinks=np.array(job.sinks)[rows % len(job.sinks)] if job.sinks else None)
     return out[:len(low)]
 
 
@@ -119,7 +122,9 @@ def merged(job, operands, pes):
                 [page(vt, cut[0] // 128, job.head,
                             golden.padded_keys(cut[1] - cut[0], vt.format)) for cut in cuts],
                 scale=job.head ** -0.5, low=low[rows] - a * 128, high=high[rows] - a * 128,
-                format=number_formats.Format(job.p), lanes=2 if job.queries <= 8 else 1))
+                format=number_formats.Format(job.p), lanes=2 if job.queries <= 8 else 1,
+                cap=job.cap, sinks=np.array(job.sinks)[rows % len(job.sinks)]
+                if job.sinks and not a else None))
         out[rows] = golden.merge(states)
     return out
 
@@ -141,6 +146,11 @@ def place(device, die, job, operands):
     q, k, vt = (device.put(p, die, stream=die) for p in (operands.q, operands.k, operands.vt))
     out = device.empty(die, upper(job.queries, ROWS) * job.head, ROWS, Format.FP32)
     return Head(q, k, vt, out)
+
+
+def place_sinks(device, die, job):
+    """Put a job's sinks into SRAM, if it has some."""
+    return device.put(sink_row(job.sinks), die, stream=die) if job.sinks else None
 
 
 def rows_of(job, raw, tiles):
@@ -168,8 +178,10 @@ def execute(device, job, *, heads=1, dies=(0,), tiles=None):
     operands = packed(job)
     tiles = range(upper(job.queries, ROWS)) if tiles is None else tiles
     placed = {die: [place(device, die, job, operands) for _ in range(heads)] for die in dies}
+    sinks = {die: place_sinks(device, die, job) for die in dies}
     device.synchronize()
-    prepared = [device.prepare(die, {pe: flash(h, p=job.p, mask=job.mask, tiles=tiles)
+    prepared = [device.prepare(die, {pe: flash(h, p=job.p, mask=job.mask, tiles=tiles, cap=job.cap,
+                                               sinks=sinks[die])
                                      for pe, h in enumerate(placed[die])}, stream=die)
                 for die in dies]
     device.synchronize()
@@ -190,6 +202,8 @@ def execute(device, job, *, heads=1, dies=(0,), tiles=None):
             equal += int((got.view(np.uint32) == wanted).sum())
             for tensor in (head.q, head.k, head.vt, head.out):
                 device.release(tensor)
+        if sinks[die]:
+            device.release(sinks[die])
     kv = sum(p.elements.size + (0 if p.scales is None else p.scales.size)
              for p in (operands.k, operands.vt))
     return Run(cycles, compared, equal, kv)
@@ -309,12 +323,14 @@ def execute_split(device, job, die=0):
     """Run one head on all PEs of a die, its keys shared out; compare every element."""
     operands = packed(job)
     head = place(device, die, job, operands)
-    programs = flash_split(head, device.reduction_ring, p=job.p, mask=job.mask)
-    prepared = device.prepare(die, programs)
+    programs = flash_split(head, device.reduction_ring, p=job.p, mask=job.mask, cap=job.cap,
+                           sinks=place_sinks(device, die, job))
+    prepared = device.prepare(die, programs, stream=die)
     device.synchronize()
-    device.start(prepared).wait(100_000_000)
+    device.start(prepared, stream=die).wait(100_000_000)
     cycles = max(int(counters.read(device, die, pe)[Unit.COMMAND_PROCESSOR][4]) for pe in programs)
-    got = rows_of(job, device.get(head.out), range(upper(job.queries, ROWS))).view(np.uint32)
+    got = rows_of(job, device.get(head.out, stream=die), range(upper(job.queries, ROWS)))
+    got = got.view(np.uint32)
     wanted = merged(job, operands, len(device.pes))
     return Run(cycles, wanted.size, int((got == wanted).sum()), 0)
 

@@ -6,12 +6,15 @@ tensor of 128 columns, keys past the end zero. The output is O^T by tiles of 16 
 ``t h + d`` of a tensor of 16 columns holds element ``d`` of the rows of tile ``t``.
 """
 from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
 
 from host.isa import LINE, ROWS, Format, Operand, blocks
 from host.kernels.dots import Chunk, Panel, panel_lines
 from host.kernels.matmul import upper
 from host.program import Program, use
-from host.tensor import Tensor
+from host.tensor import Tensor, pack
 
 KEYS = 128                  # keys of a block
 GROUP = 8                   # blocks whose scales come together where keys are streamed
@@ -59,7 +62,10 @@ class Mask:
 
 @dataclass(frozen=True)
 class PageTable:
-    """Which pages of a pool hold a sequence: 32-bit page numbers from ``address`` on, in order."""
+    """Which pages of a pool hold a sequence: 32-bit page numbers from ``address`` on, in order.
+
+    A number past the pool gives what lies there; past memory, the launch ends with BAD_ADDRESS.
+    """
 
     address: int
     keys: int       # of the sequence
@@ -101,7 +107,20 @@ class Head:
             raise ValueError(f"Head size must be a multiple of 32 up to 256, not {size}")
 
 
-def flash(head, *, p=Format.E4M3, mask=None, scale=None, tiles=None, local_lines=8192):
+def sink_row(logits):
+    """Sinks for :func:`flash`, packed for the device, from the logits of heads that share keys.
+
+    Row r of Q is one of head r mod ``len(logits)``. :exc:`ValueError` unless there are 1, 2, 4, 8
+    or 16.
+    """
+    logits = np.atleast_1d(np.asarray(logits, np.float64))
+    if logits.ndim > 1 or len(logits) not in (1, 2, 4, 8, ROWS):
+        raise ValueError(f"Sinks must be 1, 2, 4, 8 or 16 logits, not {logits.shape}")
+    return pack(np.tile(np.float32(logits * LOG2_E), ROWS // len(logits)), Format.FP32)
+
+
+def flash(head, *, p=Format.E4M3, mask=None, scale=None, tiles=None, cap=None, sinks=None,
+          local_lines=8192):
     """Program of one PE for one head.
 
     Parameters
@@ -116,31 +135,47 @@ def flash(head, *, p=Format.E4M3, mask=None, scale=None, tiles=None, local_lines
         Factor of the scores; ``size ** -0.5`` if None.
     tiles : range
         Tiles of 16 rows of Q; all if None. A head with at most 8 rows is done as a pair.
+    cap : float
+        Soft cap: logits become cap tanh(logit / cap); none if None.
+    sinks : Tensor
+        [1, 16] in FP32, as :func:`sink_row` makes it: number r is the x (logit times log2 e) of
+        the sink of rows r, r + 16, ... of Q. A sink takes part in the softmax as a key whose
+        value is zero; one of -infinity is none. None: no sinks.
     local_lines : int
         Size of local memory [line].
     """
-    check(head, p)
-    return flash_program(head, p, mask or Mask(), scale, tiles, local_lines)
+    check(head, p, cap, sinks)
+    return flash_program(head, p=p, mask=mask, scale=scale, tiles=tiles, cap=cap, sinks=sinks,
+                         local_lines=local_lines)
 
 
-def check(head, p):
-    """:exc:`ValueError` if the kernels do not take this head with P of format ``p``."""
+def check(head, p, cap=None, sinks=None):
+    """:exc:`ValueError` if the kernels do not take these arguments of :func:`flash`."""
     head.check()
     if head.table and (head.k.rows % KEYS or not 1 <= head.keys):
         raise ValueError(f"A pool has whole pages of {KEYS} keys and a sequence at least one key, "
                          f"not {head.k.rows} and {head.keys}")
+    if head.keys > head.k.rows:
+        raise ValueError(f"A sequence of {head.keys} keys does not fit into a pool of "
+                         f"{head.k.rows}")
     if p not in (Format.E4M3, Format.BF16, Format.FP16):
         raise ValueError(f"P must be E4M3, BF16 or FP16, not {p.name}")
+    if cap is not None and not (cap > 0 and isfinite(2 * cap * LOG2_E)):
+        raise ValueError(f"Cap must be a positive number, not {cap!r}")
+    if sinks is not None and (sinks.rows, sinks.columns, sinks.format) != (1, ROWS, Format.FP32):
+        raise ValueError(f"Sinks must be 1x{ROWS} in FP32, not {sinks.rows}x{sinks.columns} in "
+                         f"{sinks.format.name}")
 
 
-def flash_program(head, p, mask, scale, tiles, local_lines, *, span=None, merge=None):
+def flash_program(head, *, p, mask=None, scale=None, cap=None, sinks=None, tiles=None,
+                  local_lines=8192, span=None, merge=None):
     """As :func:`flash`, without its checks.
 
     ``span``: first and past last block of keys that count; all if None. ``merge`` (see
     ``host.kernels.split``) gets the state of each tile, in place of O^T in memory.
     """
-    job = _Flash(head, p, mask, head.size ** -0.5 if scale is None else scale, local_lines, span,
-                 merge)
+    job = _Flash(head, p, mask or Mask(), head.size ** -0.5 if scale is None else scale, cap,
+                 sinks, local_lines, span, merge)
     job.emit(range(upper(head.q.rows, ROWS)) if tiles is None else tiles)
     return job.program
 
@@ -153,9 +188,11 @@ class _Flash:
     short one between two long ones would keep it waiting for memory.
     """
 
-    def __init__(self, head, p, mask, scale, local_lines, span, merge):
-        self.head, self.p, self.mask, self.scale = head, p, mask, scale
+    def __init__(self, head, p, mask, scale, cap, sinks, local_lines, span, merge):
+        self.head, self.p, self.mask, self.sinks = head, p, mask, sinks
         self.span, self.merge = span or (0, upper(head.keys, KEYS)), merge
+        self.factor = (scale if cap is None else 2 * scale / cap) * LOG2_E
+        self.cap = None if cap is None else np.float32(cap * LOG2_E)
         self.program = program = Program(local_lines=local_lines)
         self.pair = head.q.rows <= PAIRED
         self.all, self.page = Chunk(0, head.size), Chunk(0, KEYS)
@@ -167,6 +204,7 @@ class _Flash:
         if merge:
             merge.allocate(program, self.out_lines)
         self.out = merge.own if merge else program.buffer(2 * self.out_lines)
+        self.sink = None if sinks is None else program.buffer(1)
         pages = self.span[1] - self.span[0]
         room = program.free_lines - (6 * GROUP if head.table else 0)
         elements, scales = (sum(side) for side in zip(*self.lines.values(), strict=True))
@@ -190,6 +228,9 @@ class _Flash:
         order = list(dict.fromkeys(t for t, *_ in steps))
         used = [step[1] for step in steps]
         fresh = [not self.resident or block not in used[:at] for at, block in enumerate(used)]
+        if self.sinks:
+            self.program.dma_in(use(self.sink, wait=1, release=1), self.sinks.address,
+                                row_bytes=LINE)
         self._load_q(order[0])
         for at, step in enumerate(steps):
             tile, block, _, first, _ = step
@@ -327,9 +368,10 @@ class _Flash:
         self.program.score(
             *self._operands("k", block, group, keys), a=q.format, b=k.format, p=self.p, keys=keys,
             blocks=blocks(self.head.size, q.format, k.format), stride=panel.row_lines,
-            scale_stride=panel.scale_stride, low=low, high=high, factor=self.scale * LOG2_E,
+            scale_stride=panel.scale_stride, low=low, high=high, factor=self.factor,
             share=self.mask.share, first=first, last=last and not self.merge, release_a=last,
-            pair=self.pair, state=last and self.merge is not None)
+            pair=self.pair, state=last and self.merge is not None, cap=self.cap,
+            sinks=use(self.sink, wait=1) if self.sinks and first else None)
 
     def _weigh(self, step, group):
         tile, block, keys, first, last = step

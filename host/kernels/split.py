@@ -6,31 +6,32 @@ output and sums by 2^(its maximum - the largest), which is exact; the results ar
 PE; the last one divides and writes O^T. Golden model: ``cosim.golden.attention.merge``.
 """
 from host.isa import LINE, ROWS, Binary, Format, Function, Operand, Source1
-from host.kernels.flash import KEYS, Mask, check, flash_program
+from host.kernels.flash import KEYS, check, flash_program
 from host.kernels.matmul import split, upper
 from host.program import Program, use
 
 
-def flash_split(head, ring, *, p=Format.E4M3, mask=None, scale=None, tiles=None,
-                local_lines=8192):
+def flash_split(head, ring, *, p=Format.E4M3, mask=None, scale=None, tiles=None, cap=None,
+                sinks=None, local_lines=8192):
     """Programs by PE for one head; the keys are shared out by whole blocks of 128.
 
     Parameters
     ----------
-    head, p, mask, scale, tiles, local_lines
+    head, p, mask, scale, tiles, cap, sinks, local_lines
         As in :func:`host.kernels.flash.flash`.
     ring : list of int
         All PEs of the reduction ring, see ``Device.reduction_ring``. If there are fewer blocks than
         PEs, the last ones only pass the largest maximum on.
     """
-    check(head, p)
+    check(head, p, cap, sinks)
     tiles = range(upper(head.q.rows, ROWS)) if tiles is None else tiles
     pages = upper(head.keys, KEYS)
     count, programs = min(len(ring), pages), {}
     for at, (pe, span) in enumerate(zip(ring, split(pages, count), strict=False)):
         merge = RingMerge(at, count) if count > 1 else None
-        programs[pe] = flash_program(head, p, mask or Mask(), scale, tiles, local_lines,
-                                     span=span, merge=merge)
+        programs[pe] = flash_program(
+            head, p=p, mask=mask, scale=scale, cap=cap, sinks=None if at else sinks, tiles=tiles,
+            local_lines=local_lines, span=span, merge=merge)
     for pe in ring[count:] if count > 1 else ():
         programs[pe] = program = Program(local_lines=local_lines)
         none = program.buffer(1)

@@ -4,6 +4,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.attention.interfaces import LINE_BITS, PFill, factors_layout
+from rtl.attention.softmax_cap import SoftCap
 from rtl.attention.softmax_command import LANES, ScoreChecker
 from rtl.attention.softmax_exponential import ExponentialPass
 from rtl.attention.softmax_maximum import MaximumPass
@@ -11,9 +12,9 @@ from rtl.attention.softmax_store import ScoreStore
 from rtl.common.clockgate import gated_domain
 from rtl.common.queue import Queue
 from rtl.pe.frontend import RUNNING, OperandField, UnitFrontend
-from rtl.pe.interfaces import BufferPort, ErrorCode, UnitPort
+from rtl.pe.interfaces import BufferPort, ErrorCode, LocalRead, UnitPort
 
-SINK = OperandField(6, optional=True)   # reserved; a command that has it is refused
+SINK = OperandField(6, optional=True)
 
 
 class SoftmaxUnit(wiring.Component):
@@ -26,9 +27,12 @@ class SoftmaxUnit(wiring.Component):
     are free. Its entry in ``factors`` comes ``n + 10`` cycles after that start, that of a last
     block ``n + 16 + pair``; one with the state ``1 + pair`` after that of its block. In steady
     state a block takes ``n + z + 11`` cycles, a last one ``max(n + z + 11, n + 16 + pair)``, one
-    that exports its state ``max(n + z + 11, n + 11 + pair)``.
+    that exports its state ``max(n + z + 11, n + 11 + pair)``. With a soft cap the first pass takes
+    a line in 4 cycles, and the second one starts 13 cycles later. A block with sinks counts as one
+    of ``n + 1`` lines in the second pass; the first one takes its lines from the cycle after it has
+    the sinks on.
 
-    The command is refused with ``BAD_FIELD`` for word 1, 6 or 8, see :class:`ScoreChecker`. The
+    The command is refused with ``BAD_FIELD`` for a word that :class:`ScoreChecker` names. The
     first block after a reset restarts the state whatever its command says. Only the frontend is
     clocked between commands. Counters: busy, a line is taken or the second pass moves; starved, a
     block waits for lines; blocked, one waits for the P buffer or the queue of factors; word 4,
@@ -47,7 +51,9 @@ class SoftmaxUnit(wiring.Component):
     unit : Out(UnitPort())
         From the command processor; takes the same ``SCORE`` commands as the dot-product engine.
     buffers : Out(BufferPort(lines=lines))
-        To the table of circular buffers; operand 6 alone, which is absent.
+        To the table of circular buffers; operand 6 alone, the sinks.
+    source : Out(LocalRead(lines=lines))
+        The sinks: the first line of their operand.
     i : In(stream.Signature(512))
         Scores of a key for 16 rows, FP32; with ``pair`` of two keys for 8 rows.
     p : Out(PFill(rows=rows))
@@ -65,7 +71,8 @@ class SoftmaxUnit(wiring.Component):
         self.rows = rows
         super().__init__({
             "unit": Out(UnitPort()), "buffers": Out(BufferPort(lines=lines)),
-            "i": In(stream.Signature(LINE_BITS)), "p": Out(PFill(rows=rows)),
+            "source": Out(LocalRead(lines=lines)), "i": In(stream.Signature(LINE_BITS)),
+            "p": Out(PFill(rows=rows)),
             "factors": Out(stream.Signature(factors_layout()))})
 
     def elaborate(self, platform):
@@ -78,12 +85,16 @@ class SoftmaxUnit(wiring.Component):
         pop = self.factors.valid & self.factors.ready
         gated_domain(m, name="work", enable=always | frontend.working | pop)
         core.submodules.maximum = maximum = MaximumPass()
+        core.submodules.cap = cap = SoftCap()
         core.submodules.store = store = ScoreStore()
         core.submodules.exponential = exponential = ExponentialPass(rows=self.rows)
-        connect(core, flipped(self.i), maximum.i)
         connect(core, maximum.o, exponential.i)
         connect(core, exponential.p, flipped(self.p))
         core.d.comb += [
+            maximum.i.valid.eq(self.i.valid), maximum.i.payload.eq(self.i.payload),
+            cap.i.valid.eq(self.i.valid), cap.i.payload.eq(self.i.payload),
+            self.i.ready.eq(maximum.i.ready | cap.i.ready),     # never both
+            cap.hold.eq(maximum.sinking), maximum.capped.eq(cap.o),
             store.write.eq(maximum.write), store.write_bank.eq(maximum.bank),
             store.write_line.eq(maximum.line), store.x.eq(maximum.x),
             store.read.eq(exponential.read), store.read_bank.eq(exponential.bank),
@@ -96,11 +107,13 @@ class SoftmaxUnit(wiring.Component):
 
         core.submodules.checker = checker = ScoreChecker()
         jobs, refused = Signal(range(RUNNING + 1)), Signal()    # jobs that are not refused
-        accepted = frontend.job.valid & frontend.job.ready
+        accepted, job = frontend.job.valid & frontend.job.ready, frontend.job.payload
         begin = accepted & ~checker.refused
+        core.d.comb += [checker.command.eq(job.command)] + [
+            line for part in (maximum, cap)
+            for line in (part.command.eq(job.command), part.start.eq(begin))]
+        self._fetch_sinks(core, begin, job, checker.command, maximum)
         core.d.comb += [
-            checker.command.eq(frontend.job.payload.command),
-            maximum.command.eq(frontend.job.payload.command), maximum.start.eq(begin),
             frontend.job.ready.eq(~maximum.open & ~refused),
             frontend.done.eq(exponential.done),
             frontend.fault.valid.eq(refused & (jobs == 0)),
@@ -111,8 +124,9 @@ class SoftmaxUnit(wiring.Component):
             core.d.sync += [refused.eq(1), frontend.fault.field.eq(checker.field)]
 
         take, moves = self.i.valid & self.i.ready, exponential.busy & exponential.advance
+        waits = maximum.open & (~self.i.valid | maximum.sinking)
         core.d.comb += [
-            frontend.active.eq(take | moves), frontend.starved.eq(maximum.open & ~self.i.valid),
+            frontend.active.eq(take | cap.busy | moves), frontend.starved.eq(waits),
             frontend.blocked.eq(exponential.busy | maximum.o.valid),
         ]
         taken = frontend.extra[0]
@@ -121,3 +135,13 @@ class SoftmaxUnit(wiring.Component):
         with m.Elif(take):
             m.d.sync += taken.eq(taken + 1)
         return m
+
+    def _fetch_sinks(self, m, begin, job, command, maximum):
+        """Read the line of sinks of a block that begins, if it has one."""
+        address = self.source.address
+        with m.If(begin):
+            m.d.sync += [address.valid.eq(command.sink.any()),
+                         address.payload.eq(job.grants[0].start)]
+        with m.Elif(address.ready):
+            m.d.sync += address.valid.eq(0)
+        m.d.comb += [maximum.sink_valid.eq(self.source.valid), maximum.sink.eq(self.source.data)]

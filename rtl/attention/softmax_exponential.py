@@ -4,7 +4,13 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.attention.interfaces import KEYS, LINE_BITS, PFill, factors_layout
-from rtl.attention.softmax_command import LANES, LINE_INDEX, block_layout, maxima_layout
+from rtl.attention.softmax_command import (
+    LANES,
+    LINE_INDEX,
+    SINK_LINE,
+    block_layout,
+    maxima_layout,
+)
 from rtl.attention.softmax_lane import ExponentialLane
 from rtl.attention.softmax_pack import WeightPack
 from rtl.common.clockgate import gated_domain
@@ -18,10 +24,11 @@ STAGES = LATENCY + 3    # of a line: 5 in the function, then weight, code, sum
 class ExponentialPass(wiring.Component):
     """Makes P and the factors of one block at a time.
 
-    A block of ``n`` lines, whose groups lack ``z`` words of zeros, takes ``n + z + 11`` cycles,
-    the last of which has ``p.full``; a last block takes ``max(n + z + 11, n + 16 + pair)`` cycles,
-    one that exports its state ``max(n + z + 11, n + 11 + pair)``. Each cycle in which a word of P
-    waits adds one. Idle after reset.
+    A block of ``n`` lines, that of its sinks included, whose groups lack ``z`` words of zeros,
+    takes ``n + z + 11`` cycles, the last of which has ``p.full``; a last block takes
+    ``max(n + z + 11, n + 16 + pair)`` cycles, one that exports its state
+    ``max(n + z + 11, n + 11 + pair)``. Each cycle in which a word of P waits adds one. Idle after
+    reset.
 
     Parameters
     ----------
@@ -63,8 +70,10 @@ class ExponentialPass(wiring.Component):
         m.submodules.pack = pack = WeightPack(rows=self.rows)
         connect(m, pack.p, flipped(self.p))
         block, advance = Signal(block_layout()), pack.advance
-        left = Signal(range(KEYS + 1))
+        left = Signal(range(KEYS + 2))
         head, line, final = Signal(STAGES), Signal(STAGES), Signal(STAGES)
+        sink, sunk = head[-1] & block.sink, Signal()    # the sinks' weights are there; are rounded
+        coming = self.i.payload.block
         start = self.i.valid & ~self.busy & self.p.free & self.factors.ready
         handed, pushed = Signal(), Signal()
         exporting = Signal()    # the second entry of a block that exports its state
@@ -74,14 +83,14 @@ class ExponentialPass(wiring.Component):
             self.advance.eq(advance), self.i.ready.eq(head[0]),
             self.read.eq((left != 0) & advance),
             self.done.eq(self.busy & (handed | self.p.full) & (pushed | final_push)),
-            pack.block.eq(block), pack.valid.eq(line[-1]), pack.final.eq(final[-1]),
+            pack.block.eq(block), pack.valid.eq(line[-1] & ~sunk), pack.final.eq(final[-1]),
         ]
         with m.If(start):
-            m.d.sync += [self.busy.eq(1), block.eq(self.i.payload.block),
-                         left.eq(self.i.payload.block.lines), self.line.eq(0),
-                         handed.eq(0), pushed.eq(0)]
+            m.d.sync += [self.busy.eq(1), block.eq(coming), left.eq(coming.lines + coming.sink),
+                         self.line.eq(Mux(coming.sink, SINK_LINE, 0)), handed.eq(0), pushed.eq(0)]
         with m.Elif(self.read):
-            m.d.sync += [left.eq(left - 1), self.line.eq(self.line + 1)]
+            m.d.sync += [left.eq(left - 1),
+                         self.line.eq(Mux(self.line == SINK_LINE, 0, self.line + 1))]
         with m.If(self.p.full):
             m.d.sync += handed.eq(1)
         with m.If(final_push):
@@ -90,7 +99,7 @@ class ExponentialPass(wiring.Component):
             m.d.sync += [self.busy.eq(0), self.bank.eq(~self.bank)]
         with m.If(advance):
             m.d.sync += [head.eq(Cat(start, head[:-1])), line.eq(Cat(left != 0, line[:-1])),
-                         final.eq(Cat(left == 1, final[:-1]))]
+                         final.eq(Cat(left == 1, final[:-1])), sunk.eq(sink)]
 
         # after the last weight: join the lanes of a pair, add the earlier sum, take the inverse
         summed, merged, closed, inverting = (Signal(name=name) for name in (
@@ -120,7 +129,8 @@ class ExponentialPass(wiring.Component):
             m.d.comb += [
                 lane.head.eq(head[0]), lane.peak.eq(self.i.payload.peak[word]),
                 lane.restart.eq(block.first), lane.x.eq(self.x[word]),
-                lane.format.eq(block.format), lane.take_factor.eq(head[LATENCY]),
+                lane.format.eq(block.format), lane.sink.eq(sink),
+                lane.take_factor.eq(head[LATENCY]),
                 lane.rescale.eq(head[LATENCY + 1]), lane.clear.eq(head[LATENCY + 2]),
                 lane.add.eq(line[-1]), lane.merge.eq(merge), lane.other.eq(lanes[r ^ HALF].sum),
                 lane.finish.eq(finish), lane.invert.eq(inverting), lane.export.eq(exporting),

@@ -13,6 +13,7 @@ MINUS_INFINITY = 0xFF800000
 LOWEST = 0xFE800000         # -2^126
 SMALLEST = 0x00800000       # 2^-126
 ONE = 0x3F800000
+FUNCTIONS = Function.EXP2, Function.RECIPROCAL
 BIAS = 127
 WHOLE = BIAS + 23       # exponent field from which on every number is whole
 
@@ -42,8 +43,8 @@ class MaximumLane(wiring.Component):
 
     Members
     -------
-    score : In(32)
-        FP32 pattern.
+    load, score : In(1), In(32)
+        Take an FP32 pattern.
     scale : In(32)
         What the score of the cycle before is multiplied by.
     seen : In(1)
@@ -58,6 +59,7 @@ class MaximumLane(wiring.Component):
         The maximum.
     """
 
+    load: In(1)
     score: In(32)
     scale: In(32)
     seen: In(1)
@@ -72,7 +74,9 @@ class MaximumLane(wiring.Component):
         m = Module()
         m.submodules.product = product = Multiplier()
         score, x, peak = (Signal(32, name=name, reset_less=True) for name in ("s", "x", "peak"))
-        m.d.sync += [score.eq(self.score), x.eq(Mux(self.seen, product.o, MINUS_INFINITY))]
+        with m.If(self.load):
+            m.d.sync += score.eq(self.score)
+        m.d.sync += [x.eq(Mux(self.seen, product.o, MINUS_INFINITY))]
         m.d.comb += [product.a.eq(score), product.b.eq(self.scale), self.x.eq(x),
                      self.peak.eq(peak)]
         whole, term = ceiling(m, x), Signal(32)
@@ -102,6 +106,8 @@ class ExponentialLane(wiring.Component):
         Scaled score.
     format : In(Format)
         Of the weights.
+    sink : In(1)
+        The weight is a sink's and not rounded, 6 cycles after its ``x``.
     take_factor, rescale, clear : In(1)
         5 to 7 cycles after ``head``: take the factor; multiply the sum by it; start a sum.
     add : In(1)
@@ -132,6 +138,7 @@ class ExponentialLane(wiring.Component):
     restart: In(1)
     x: In(32)
     format: In(Format)
+    sink: In(1)
     take_factor: In(1)
     rescale: In(1)
     clear: In(1)
@@ -150,7 +157,7 @@ class ExponentialLane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.difference = difference = Adder()
-        m.submodules.function = function = Place(FunctionUnit())
+        m.submodules.function = function = Place(FunctionUnit(FUNCTIONS))
         m.submodules.rounder = rounder = WeightRounder()
         m.submodules.product = product = Multiplier()
         m.submodules.total = adder = Adder()
@@ -178,7 +185,8 @@ class ExponentialLane(wiring.Component):
         m.d.comb += self.code.eq(code)
         m.d.sync += [hidden.eq(Cat(self.x == MINUS_INFINITY, hidden[:-1])),
                      p.eq(Mux(hidden[-1], 0, function.o)),
-                     code.eq(rounder.code), value.eq(rounder.value)]
+                     code.eq(rounder.code),
+                     value.eq(Mux(self.sink, rounder.scaled, rounder.value))]
         with m.If(self.head):
             m.d.sync += [maximum.eq(self.peak),
                          moved.eq((maximum != self.peak) & ~self.restart)]

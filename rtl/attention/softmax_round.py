@@ -10,6 +10,7 @@ from rtl.mx.formats import Format
 # normal code, bias of FP32 less that of the format, code of NaN.
 SHAPES = {Format.BF16: (7, 1, 0, 0x7FC0), Format.FP16: (10, 98, 112, 0x7E00),
           Format.E4M3: (3, 113, 120, 0x7F)}
+SHIFTS = {Format.BF16: 0, Format.FP16: 15, Format.E4M3: 8}     # P is held times 2^shift
 WIDEST = 10     # mantissa bits
 
 
@@ -28,12 +29,15 @@ class WeightRounder(wiring.Component):
         The code; an E4M3 code in both halves.
     value : Out(32)
         FP32 pattern of its value, that is, of the scaled weight.
+    scaled : Out(32)
+        The scaled weight without rounding; +0 for a subnormal ``p``.
     """
 
     p: In(32)
     format: In(Format)
     code: Out(16)
     value: Out(32)
+    scaled: Out(32)
 
     def elaborate(self, platform):
         m = Module()
@@ -65,6 +69,16 @@ class WeightRounder(wiring.Component):
         code = Signal(16)
         m.d.comb += [code.eq(Mux(is_nan(self.p), empty, magnitude)),
                      self.code.eq(Mux(self.format == Format.E4M3, Cat(code[:8], code[:8]), code))]
+
+        with m.If(is_nan(self.p)):
+            m.d.comb += self.scaled.eq(NAN)
+        with m.Elif(self.p[23:31].any()):
+            raise_log2 = Signal(4)
+            with m.Switch(self.format):
+                for format, shift in SHIFTS.items():
+                    with m.Case(format):
+                        m.d.comb += raise_log2.eq(shift)
+            m.d.comb += self.scaled.eq(Cat(self.p[:23], (self.p[23:31] + raise_log2)[:8]))
 
         normal, raised = field.any(), Signal(signed(9))
         m.d.comb += raised.eq(field + offset + ~normal)

@@ -11,7 +11,7 @@ BANKS = 2
 
 
 class ScoreStore(wiring.Component):
-    """Two memories of a block each, one written while the other is read.
+    """Two memories of a block and its sinks each, one written while the other is read.
 
     ``o`` follows a read after 1 cycle and stays until the next one or until ``read_bank`` changes.
     Throughput is 1 line a cycle, both ways. Each memory is clocked only in the cycles in which it
@@ -43,7 +43,7 @@ class ScoreStore(wiring.Component):
             writing = self.write & (self.write_bank == b)
             reading = self.read & (self.read_bank == b)
             gated_domain(m, name=f"bank{b}", enable=writing | reading)
-            m.submodules[f"scores{b}"] = scores = memory.Memory(shape=LINE_BITS, depth=KEYS,
+            m.submodules[f"scores{b}"] = scores = memory.Memory(shape=LINE_BITS, depth=KEYS + 1,
                                                                 init=[])
             write = scores.write_port(domain=f"bank{b}")
             read = scores.read_port(domain=f"bank{b}")

@@ -18,7 +18,7 @@ class Path(enum.Enum, shape=2):
     """The kind of cell that multiplies."""
 
     MX4 = 0     # E2M1 with E2M1, all lanes
-    MX8 = 1     # other pairs of MX formats, lane 0
+    MX8 = 1     # other pairs of MX formats, and pairs of rows of all of them, lane 0
     WIDE = 2    # BF16 or FP16 with anything, lane 0
 
 
@@ -117,6 +117,9 @@ class BeatSequencer(wiring.Component):
         left, final = Signal(16), Signal(range(MOST_BLOCKS))
         k = Signal(range(MOST_BLOCKS))
         wide = is_wide(incoming.a) | is_wide(incoming.b)
+        mx4 = (incoming.a == Format.E2M1) & (incoming.b == Format.E2M1)
+        if self.attention:
+            mx4 &= ~incoming.pair       # the cells of a pair are those of MX8
 
         group = Signal(range(self.lanes + 1))
         together, most = path == Path.MX4, self.lanes
@@ -193,9 +196,7 @@ class BeatSequencer(wiring.Component):
                 scaled_b.eq(is_mx(incoming.b)),
                 log2_a.eq(block_log2(incoming.a, wide & is_mx(incoming.a))),
                 log2_b.eq(block_log2(incoming.b, wide & is_mx(incoming.b))),
-                path.eq(Mux(wide, Path.WIDE,
-                            Mux((incoming.a == Format.E2M1) & (incoming.b == Format.E2M1),
-                                Path.MX4, Path.MX8)))]
+                path.eq(Mux(wide, Path.WIDE, Mux(mx4, Path.MX4, Path.MX8)))]
         with m.Elif(ends):
             m.d.sync += open_.eq(0)
         return m

@@ -31,13 +31,13 @@ class DotEngine(wiring.Component):
     line then holds row n for rows 0 to 7 of A, and row n + 1 for rows 8 to 15 (or, after the last
     of an odd number, anything).
 
-    A command takes ``blocks * ceil(columns / n)`` cycles, where ``n`` is ``lanes`` for MX4 x MX4,
-    2 for a pair and else 1, and at most 4 cycles more if the one before it kept the engine busy;
-    ``max(blocks, n * lines of a row)`` instead of ``blocks`` with fewer than 9 MX4 blocks a row,
-    and for a pair. A line leaves 9 cycles after the beat that ended its sum. This holds if local
-    memory never refuses and the drain is taken.
+    A command takes ``blocks * ceil(columns / n)`` cycles, where ``n`` is 2 for a pair, ``lanes``
+    for other MX4 x MX4 and else 1, and at most 4 cycles more if the one before it kept the engine
+    busy; ``max(blocks, n * lines of a row)`` instead of ``blocks`` with fewer than 9 MX4 blocks a
+    row, and for a pair. A line leaves 9 cycles after the beat that ended its sum. This holds if
+    local memory never refuses and the drain is taken.
     The command is refused with ``BAD_FIELD`` for word 1 (a format; the A or P buffer holds another;
-    a pair of ``DOT``, of MX4 x MX4, or with other than 16 rows), 8 (no rows of B; no blocks, too
+    a pair of ``DOT``, or with other than 16 rows), 8 (no rows of B; no blocks, too
     many, or not as many as the A or P buffer) or 9 (a stride). Counters: busy, a beat is issued;
     starved, it waits for operands; blocked, for the drain; word 4, beats.
 
@@ -197,7 +197,7 @@ class DotEngine(wiring.Component):
         if not self.pairs:
             return together, pair
         m.d.comb += [b.i.payload.pair.eq(pair), b.i_scales.payload.walk.pair.eq(pair)]
-        return together | pair, pair & (together | ~(beats.weigh | beats.scores))
+        return together | pair, pair & ~(beats.weigh | beats.scores)
 
     def _fork(self, m, job, bad, mx, b, sequencer):
         """Each of the three takes a job when it can; the job is accepted with the last of them."""

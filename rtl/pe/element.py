@@ -32,8 +32,8 @@ class ProcessingElement(wiring.Component):
 
     Local memory has four reader ports and two writer ports: 0 operand B of the dot-product engine;
     1 its scales, the A loader; 2 SIMD source 0, the reduction engine, the layout unit; 3 SIMD
-    source 1, DMA out, indices of DMA in. Writers: 0 DMA in, the layout unit; 1 the reduction
-    engine, the SIMD engine. Those of one port take turns.
+    source 1, DMA out, indices of DMA in, sinks of the softmax unit. Writers: 0 DMA in, the layout
+    unit; 1 the reduction engine, the SIMD engine. Those of one port take turns.
 
     Parameters
     ----------
@@ -120,7 +120,8 @@ class ProcessingElement(wiring.Component):
                  ports((Unit.DOT, "scales"), (Unit.A_LOADER, "source")),
                  ports((Unit.SIMD, "source0"), (Unit.REDUCTION, "source"),
                        (Unit.LAYOUT, "source")),
-                 ports((Unit.SIMD, "source1"), (Unit.DMA_OUT, "local"), (Unit.DMA_IN, "index"))]
+                 ports((Unit.SIMD, "source1"), (Unit.DMA_OUT, "local"), (Unit.DMA_IN, "index"),
+                       (Unit.SOFTMAX, "source"))]
         writes = [ports((Unit.DMA_IN, "local"), (Unit.LAYOUT, "destination")),
                   ports((Unit.REDUCTION, "destination"), (Unit.SIMD, "destination"))]
         reads, writes = [r for r in reads if r], [w for w in writes if w]

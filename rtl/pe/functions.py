@@ -51,19 +51,27 @@ class FunctionUnit(wiring.Component):
     (exp2, reciprocal, rsqrt); error of the gate below 2^-20.5 (GELU) and 2^-19.4 (SiLU).
     Source: the arithmetic is defined in ``cosim/golden/functions.py``.
 
+    Parameters
+    ----------
+    functions : sequence of Function
+        Those that are there; the table has 128 words of 70 bits for each. :exc:`ValueError` if
+        there is none, or NONE.
+
     Members
     -------
     x : In(32)
         FP32 pattern.
     function : In(Function)
-        What to apply, not NONE.
+        What to apply, one of ``functions``.
     o : Out(32)
         The function of the ``x`` of 5 cycles before.
     """
 
-    x: In(32)
-    function: In(Function)
-    o: Out(32)
+    def __init__(self, functions=TABLES):
+        if not functions or not set(functions) <= set(TABLES):
+            raise ValueError(f"Functions must be some that have a table, not {functions!r}")
+        self.functions = tuple(f for f in TABLES if f in functions)
+        super().__init__({"x": In(32), "function": In(Function), "o": Out(32)})
 
     def elaborate(self, platform):
         m = Module()
@@ -71,13 +79,15 @@ class FunctionUnit(wiring.Component):
         m.d.sync += x.eq(self.x)
         number, place = self._split(m, x)
 
-        words = sum((function_rom.words(f.name) for f in TABLES), [])
+        words = sum((function_rom.words(f.name) for f in self.functions), [])
         m.submodules.rom = rom = memory.Memory(shape=70, depth=len(words), init=words)
         entry = rom.read_port()
         index = Signal(range(len(words)))
         table = Signal(3)
-        m.d.comb += [table.eq(self.function.as_value() - 1), index.eq(Cat(place[18:], table)),
-                     entry.addr.eq(index)]
+        for row, function in enumerate(self.functions):
+            with m.If(self.function == function):
+                m.d.comb += table.eq(row)
+        m.d.comb += [index.eq(Cat(place[18:], table)), entry.addr.eq(index)]
         c2 = entry.data[:17]
         c1, c0 = entry.data[17:41].as_signed(), entry.data[41:70]
 
@@ -100,9 +110,9 @@ class FunctionUnit(wiring.Component):
         rise, value, gate = Signal(signed(26)), Signal(signed(31)), Signal(29)
         m.d.comb += [rise.eq((slope * residual2 + half) >> RESIDUAL_BITS),
                      value.eq(base + rise)]
-        gated = (self.function == Function.GELU) | (self.function == Function.SILU)
+        gated = Cat(self.function == function for function in self._gates()).any()
         shut = Signal()     # beyond the table
-        for function, limit in GATE_LIMIT_LOG2.items():
+        for function, limit in self._gates().items():
             with m.If((self.function == function) & (second.exponent >= 127 + limit)):
                 m.d.comb += shut.eq(1)
         tail = Mux(value[-1] | shut, 0, value[:29])
@@ -120,6 +130,12 @@ class FunctionUnit(wiring.Component):
         result = rounded(m, fourth.sign, product, exponent, name="result")
         m.d.comb += self.o.eq(Mux(fourth.special, fourth.result, result))
         return m
+
+    def _gates(self):
+        return {f: limit for f, limit in GATE_LIMIT_LOG2.items() if f in self.functions}
+
+    def _some(self, function):
+        return (function,) if function in self.functions else ()
 
     def _split(self, m, x):
         """What goes into the product beside the gate, and the place in the table."""
@@ -151,26 +167,26 @@ class FunctionUnit(wiring.Component):
                 m.d.comb += [number.special.eq(1), number.result.eq(result)]
 
         with m.Switch(self.function):
-            with m.Case(Function.EXP2):
+            with m.Case(*self._some(Function.EXP2)):
                 m.d.comb += [place.eq(turned[:PLACE_BITS]),
                              number.exponent.eq((turned >> PLACE_BITS) + 127)]
                 special(exponent >= 135, Mux(sign, 0, INFINITY))
-            with m.Case(Function.RECIPROCAL):
+            with m.Case(*self._some(Function.RECIPROCAL)):
                 m.d.comb += [place.eq(significant[:23] << 2), number.exponent.eq(253 - exponent),
                              number.sign.eq(sign)]
                 special(zero, Cat(C(INFINITY, 31), sign))
                 special(is_infinite(x), Cat(C(0, 31), sign))
-            with m.Case(Function.RSQRT):
+            with m.Case(*self._some(Function.RSQRT)):
                 m.d.comb += [place.eq(Cat(C(0, 1), significant[:23], odd)),
                              number.exponent.eq(126 - ((exponent - 127 - odd) >> 1))]
                 special(is_infinite(x), 0)
                 special(sign, NAN)
                 special(zero, Cat(C(INFINITY, 31), sign))
-            with m.Case(Function.GELU, Function.SILU):
+            with m.Case(*self._gates()):
                 m.d.comb += [place.eq(fixed), number.exponent.eq(exponent),
                              number.sign.eq(sign), number.significand.eq(significant)]
                 special(is_infinite(x), Mux(sign, 1 << 31, INFINITY))
-        for function, limit in GATE_LIMIT_LOG2.items():
+        for function, limit in self._gates().items():
             with m.If(self.function == function):
                 m.d.comb += top.eq(134 + limit)
         return number, place

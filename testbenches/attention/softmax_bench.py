@@ -7,13 +7,14 @@ import numpy as np
 from cosim.golden import attention as golden
 from cosim.golden.formats import Format
 from rtl.attention.interfaces import factors_layout, p_content_layout, p_word_layout
-from testbenches.pe.unit_bench import Bench, command, seed, unpack
+from testbenches.pe.unit_bench import LINE_BYTES, Bench, command, operand, seed, unpack
 
 LINES, ROWS, HALF, GROUP = 64, 16, 8, 32
 FORMATS = (Format.BF16, Format.FP16, Format.E4M3)
 LEAST, MOST = -(1 << 31), (1 << 31) - 1
 ONE = 0x3F800000
 NAN, INFINITY = 0x7FC00000, 0x7F800000
+SINK_BUFFER, SINK_LINES = 7, 40     # the circular buffer of the sinks, and its size
 SPECIAL = [0, 1, 0x80000000, 0x807FFFFF, 0x7F7FFFFF, 0xFF7FFFFF, INFINITY, INFINITY | 1 << 31, NAN,
            0xFFC12345]
 
@@ -32,6 +33,8 @@ class Block:
     high: int = MOST
     share: int = 0
     scale: int = ONE
+    cap: golden.Cap | None = None
+    sinks: np.ndarray | None = None     # patterns of 16 rows, of which a pair uses 8
 
     @property
     def keys(self):
@@ -44,12 +47,13 @@ class Block:
     def command(self, *, tag=0, **words):
         """The command; fields that only the dot-product engine reads are random."""
         word1 = (random.randrange(6) | random.randrange(6) << 4 | random.getrandbits(1) << 8
-                 | self.pair << 10 | self.first << 11 | self.last << 12
-                 | self.state << 13 | int(self.format) << 16
-                 | self.share << 20)
+                 | self.pair << 10 | self.first << 11 | self.last << 12 | self.state << 13
+                 | int(self.format) << 16 | self.share << 20 | (self.cap is not None) << 24)
         fields = {f"w{n}": random.getrandbits(32) for n in (2, 3, 4, 5, 9)}
         fields |= {"w1": word1, "w8": self.keys | random.getrandbits(16) << 16, "w10": self.low,
                    "w11": self.high, "w12": self.scale}
+        if self.cap is not None:
+            fields |= {"w13": self.cap.offset, "w14": self.cap.slope}
         return command(0x22, tag, **(fields | words))
 
     def line_values(self):
@@ -78,7 +82,9 @@ class Rows:
             self.state = golden.State.start(len(block.scores))
         codes = golden.softmax_block(block.scores, block.seen(), self.state,
                                      scale=np.uint32(block.scale).view(np.float32),
-                                     format=block.format, lanes=1 + block.pair)
+                                     format=block.format, lanes=1 + block.pair, cap=block.cap,
+                                     sinks=None if block.sinks is None
+                                     else block.sinks[:len(block.scores)])
         padded = np.zeros((len(codes), -(-block.keys // GROUP) * GROUP), codes.dtype)
         padded[:, :block.keys] = codes
         words = padded.view("<u8")
@@ -126,6 +132,20 @@ def random_limits(keys):
          random.choice([LEAST, LEAST + 5, MOST - 9, MOST, keys - 1]), share)])
 
 
+def random_cap():
+    """A soft cap, seldom one of any numbers."""
+    if random.random() < 0.8:
+        return golden.Cap.of(random.choice([1.0, 15.0, 30.0, 50.0, random.uniform(0.1, 200)]))
+    return golden.Cap(*(random.choice([*SPECIAL, random.getrandbits(32)]) for _ in range(2)))
+
+
+def random_sinks(*, wild=0.3):
+    """Patterns of 16 rows: some near the scores, some far from them, some special."""
+    near = np.random.standard_normal(ROWS) * np.random.choice([1, 5, 60, 2e9], ROWS)
+    ends = np.random.choice(np.array(SPECIAL, np.uint32), ROWS)
+    return np.where(np.random.random(ROWS) < wild, ends, golden.bits(near)).astype(np.uint32)
+
+
 def random_block(keys, format, pair, **fields):
     scores = random_scores(HALF if pair else ROWS, keys)
     low, high, share = random_limits(keys)
@@ -157,7 +177,9 @@ class SoftmaxBench(Bench):
     """
 
     def __init__(self, dut, *, offer=0.9, drain=0.9, fetch=0.5, empty=0.3, **options):
-        super().__init__(dut, lines=LINES, buffers={6: [0, 8]}, **options)
+        super().__init__(dut, lines=LINES, buffers={6: [0, 8], SINK_BUFFER: [8, SINK_LINES]},
+                         **options)
+        self.sink_count = self.sink_pointer = 0
         self.offer, self.drain, self.fetch, self.empty = offer, drain, fetch, empty
         self.scores, self.blocks, self.factors, self.words = [], [], [], []
         self.full_cycles, self.take_cycles, self.factor_cycles = [], [], []
@@ -173,9 +195,23 @@ class SoftmaxBench(Bench):
     def add(self, *blocks):
         """Queue commands and scores, and what must come of them."""
         for block in blocks:
-            self.commands.append(block.command(tag=len(self.expected)))
+            words = {} if block.sinks is None else self.place_sinks(block.sinks)
+            self.commands.append(block.command(tag=len(self.expected), **words))
             self.scores += block.line_values()
             self.expected.append((block, *self.model.block(block)))
+
+    def place_sinks(self, sinks):
+        """Put a line into local memory, as many lines on as its command will be behind.
+
+        Some commands release lines: those after them count from there.
+        """
+        at, release = self.sink_count % SINK_LINES, random.choice([0, 0, 1, 3])
+        line = self.buffers[SINK_BUFFER][0] + at
+        self.local[line * LINE_BYTES:][:LINE_BYTES] = sinks.astype("<u4").view(np.uint8)
+        words = operand(6, SINK_BUFFER, offset=(at - self.sink_pointer) % SINK_LINES, wait=1,
+                        release=release)
+        self.sink_count, self.sink_pointer = self.sink_count + 1, self.sink_pointer + release
+        return words
 
     async def step(self):
         await super().step()

@@ -4,6 +4,7 @@ import random
 import cocotb
 import numpy as np
 
+from cosim.golden import attention as golden
 from cosim.golden.formats import Format
 from rtl.attention.softmax import SoftmaxUnit
 from rtl.pe.interfaces import ErrorCode
@@ -18,7 +19,9 @@ from testbenches.attention.softmax_bench import (
     Block,
     new_bench,
     random_block,
+    random_cap,
     random_scores,
+    random_sinks,
     random_tile,
 )
 from testbenches.pe.unit_bench import error_of
@@ -34,8 +37,9 @@ def zero_words(block):
 
 def period(block):
     """Cycles of a block in the second pass, as documented."""
-    least = block.lines + 16 + block.pair if block.last else 0
-    return max(block.lines + zero_words(block) + 11, least)
+    lines = block.lines + (block.sinks is not None)
+    least = lines + 16 + block.pair if block.last else 0
+    return max(lines + zero_words(block) + 11, least)
 
 
 def plain_block(keys, format, pair, **fields):
@@ -264,17 +268,137 @@ async def counters_tell_lines_and_waits(dut):
     bench.check()
 
 
+@cocotb.test()
+@cocotb.parametrize(pair=[0, 1])
+async def soft_caps_have_golden_bits(dut, pair):
+    """Caps and scores of every kind, masks and formats; the blocks of a tile may differ."""
+    bench = await new_bench(dut, offer=random.choice([0.3, 1.0]), drain=random.choice([0.4, 1.0]))
+    for n in range(6):
+        tile = random_tile([random.choice([random.randint(1, 30), 1, 40])
+                            for _ in range(random.randint(1, 3))], FORMATS[n % 3], pair)
+        for block in tile:
+            block.cap = random_cap() if random.random() < 0.8 else None
+        bench.add(*tile)
+    await bench.finish()
+    bench.check()
+
+
+@cocotb.test()
+async def soft_cap_of_special_scores(dut):
+    """Infinities give the cap itself, NaN stays; tiny and huge factors."""
+    bench = await new_bench(dut, **FULL_SPEED)
+    ends = [0, 1 << 31, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7F7FFFFF, 0xFF7FFFFF, 1, ONE]
+    for n, scale in enumerate((ONE, 0x3D000000, 1, 0x7F800000, 0x42000000, 0x7FC00000)):
+        block = plain_block(len(ends), FORMATS[n % 3], 0, scale=scale, cap=golden.Cap.of(30.0))
+        for row in range(16):
+            block.scores[row] = np.roll(ends, row) if row < 9 else ends[row % 9]
+        bench.add(block)
+    await bench.finish()
+    bench.check()
+
+
+@cocotb.test()
+@cocotb.parametrize(pair=[0, 1], ready=[0.1, 0.8])
+async def sinks_have_golden_bits(dut, pair, ready):
+    """Sinks of every kind, in first blocks of tiles of any mask, from a slow or quick memory."""
+    bench = await new_bench(dut, ready=ready, offer=random.choice([0.5, 1.0]))
+    for n in range(8):
+        tile = random_tile([random.choice([random.randint(1, 30), 1, 33])
+                            for _ in range(random.randint(1, 3))], FORMATS[n % 3], pair,
+                           cap=random_cap() if n % 4 == 3 else None)
+        if n % 3 != 2:
+            tile[0].sinks = random_sinks(wild=random.choice([0, 0.4]))
+        bench.add(*tile)
+    await bench.finish()
+    bench.check()
+    released = sum(count for buffer, producer, count in bench.releases)
+    assert released == bench.sink_pointer and not any(side for _, side, _ in bench.releases)
+
+
+@cocotb.test()
+@cocotb.parametrize(pair=[0, 1])
+async def rows_that_see_their_sink_alone_weigh_nothing(dut, pair):
+    """Their P is zero and their sum the sink's weight; with minus infinity there is no sink."""
+    bench = await new_bench(dut, **FULL_SPEED)
+    sinks = golden.bits(np.float32([-np.inf, 0, 0.5, -3.25] * 4))
+    block = plain_block(5, Format.E4M3, pair, low=3, high=2, sinks=sinks)
+    bench.add(block)
+    await bench.finish()
+    bench.check()
+    assert not any(bench.blocks[0][1])
+    inverse = np.frombuffer(bench.factors[0]["inverse"].to_bytes(64, "little"), "<f4")
+    np.testing.assert_allclose(inverse[:4], [0, 1 / 256, 2 ** 0.5 / 256, 2 ** 0.25 / 256],
+                               rtol=1e-6)
+
+
+@cocotb.test()
+@cocotb.parametrize(pair=[0, 1])
+async def blocks_of_every_kind_follow_each_other(dut, pair):
+    """With and without cap and sinks, of one line and of all lines, at full speed."""
+    bench = await new_bench(dut, **FULL_SPEED)
+    kinds = [(cap, sink, keys) for cap in (0, 1) for sink in (0, 1) for keys in (1, 2, 7, 128)]
+    random.shuffle(kinds)
+    for n, (cap, sink, keys) in enumerate(kinds):
+        block = plain_block(keys, FORMATS[n % 3], pair, last=n % 2)
+        block.cap = golden.Cap.of(20.0) if cap else None
+        block.sinks = random_sinks(wild=0) if sink else None
+        bench.add(block)
+    await bench.finish()
+    bench.check()
+
+
+@cocotb.test()
+@cocotb.parametrize(pair=[0, 1])
+async def a_line_with_a_soft_cap_takes_four_cycles(dut, pair):
+    """P is full 13 cycles later than without a cap; sinks add a line to the second pass."""
+    bench = await new_bench(dut, **FULL_SPEED)
+    for cap in (None, golden.Cap.of(50.0)):
+        for sinks in (None, random_sinks(wild=0)):
+            block = plain_block(40, Format.E4M3, pair, cap=cap, sinks=sinks)
+            begin, ends = len(bench.take_cycles), len(bench.full_cycles)
+            bench.add(block)
+            await bench.finish()
+            taken = np.array(bench.take_cycles[begin:])
+            assert (np.diff(taken) == (4 if cap else 1)).all() and len(taken) == block.lines
+            last = taken[-1] + (13 if cap else 0) + (sinks is not None)
+            assert bench.full_cycles[ends] == last + 14 + pair + block.lines + zero_words(block)
+    bench.check()
+
+
+@cocotb.test()
+async def a_block_waits_for_its_sinks(dut):
+    """No score is taken before; the unit counts as starved."""
+    bench = await new_bench(dut, **FULL_SPEED)
+    for cap in (None, golden.Cap.of(50.0)):
+        bench.add(plain_block(6, Format.BF16, 0, cap=cap, sinks=random_sinks(wild=0)))
+        bench.ready = 1.0
+        while not dut.source__address__valid.value:
+            await bench.step()
+            dut.source__address__ready.value = 0
+        taken, starved = len(bench.take_cycles), int(dut.unit__counters.value) >> 32 & 0xFFFFFFFF
+        for _ in range(40):
+            await bench.step()
+            dut.source__address__ready.value = 0
+        assert len(bench.take_cycles) == taken
+        assert (int(dut.unit__counters.value) >> 32 & 0xFFFFFFFF) - starved >= 39
+        await bench.finish()
+    bench.check()
+
+
+LATER = {"word1": 1 << 11, "set": 0}    # no first block
 BAD = {
     "format_fp32": ({"word1": 0xF << 16, "set": 0}, 1),
     "format_e5m2": ({"word1": 0xF << 16, "set": 4 << 16}, 1),
     "share_5": ({"word1": 7 << 20, "set": 5 << 20}, 1),
-    "soft_cap": ({"word1": 1 << 24, "set": 1 << 24}, 1),
+    "cap_offset": ({"w13": 1}, 13), "cap_slope": ({"w14": 1 << 31}, 14),
+    "cap_offset_first": ({"w13": 1 << 31, "w14": 5}, 13),
+    "keys_before_cap": ({"w8": 0, "w13": 5}, 8),
     **{f"bit_{n}": ({"word1": 1 << n, "set": 1 << n}, 1) for n in (9, 14, 15, 23, 25, 31)},
     "state_of_last": ({"word1": 3 << 12, "set": 3 << 12}, 1),
-    "sink": ({"w6": 6}, 6), "sink_release": ({"w7": 1 << 16}, 6),
+    "sink": (LATER | {"w6": 6}, 6), "sink_release": (LATER | {"w7": 1 << 16}, 6),
     "no_keys": ({"w8": 5 << 16}, 8), "129_keys": ({"w8": 129}, 8), "many": ({"w8": 1 << 15}, 8),
     "lowest_first": ({"word1": 1 << 9, "set": 1 << 9, "w6": 6, "w8": 0}, 1),
-    "sink_before_keys": ({"w6": 6, "w8": 0}, 6),
+    "sink_before_keys": (LATER | {"w6": 6, "w8": 0}, 6),
 }
 
 
@@ -289,7 +413,7 @@ def bad_command(block, *, word1=0, set=0, **words):
 async def bad_fields_are_refused(dut, fault):
     """The block before ends, nothing starts after; after a clear the unit works."""
     bench = await new_bench(dut, **FULL_SPEED)
-    bench.buffers[0] = [8, 8]       # what the reserved operand may name
+    bench.buffers[0] = [8, 8]       # what a wrong operand may name
     bench.pointers[0, 0] = 0
     changes, word = BAD[fault]
     bench.add(*random_tile([6], Format.FP16, 0))
@@ -311,11 +435,14 @@ async def bad_fields_are_refused(dut, fault):
 
 
 @cocotb.test()
-@cocotb.parametrize(cycles=[1, 7, 25, 45, 56, 62, 70, 90, 150])
-async def clear_returns_to_the_start(dut, cycles):
+@cocotb.parametrize(cycles=[1, 7, 25, 45, 56, 62, 70, 90, 150], capped=[0, 1])
+async def clear_returns_to_the_start(dut, cycles, capped):
     """Whatever is under way, the next block is right, and starts anew though it is no first one."""
     bench = await new_bench(dut, **FULL_SPEED | {"fetch": 0, "drain": random.choice([0.6, 1.0])})
-    bench.add(*random_tile([37, 20, 9, 30], Format.E4M3, 0, low=LEAST, high=MOST))
+    tile = random_tile([37, 20, 9, 30], Format.E4M3, 0, low=LEAST, high=MOST,
+                       cap=golden.Cap.of(30.0) if capped else None)
+    tile[0].sinks = random_sinks() if capped else None
+    bench.add(*tile)
     for _ in range(cycles + 12):
         await bench.step()
     bench.scores.clear()

@@ -33,14 +33,15 @@ async def codes_and_values_are_golden(dut, format):
     seed()
     p = weights(format)
     codes, values = golden.rounded(p, format)
+    scaled = golden.sink_weight(p, format)
     codes = codes.astype(int) * (0x101 if format == Format.E4M3 else 1)
     dut.format.value = int(format)
-    for given, code, value in zip(p.tolist(), codes.tolist(), values.tolist(), strict=True):
+    for given, *wanted in zip(p.tolist(), codes.tolist(), values.tolist(), scaled.tolist(),
+                              strict=True):
         dut.p.value = given
         await Timer(1, unit="ns")
-        got = int(dut.code.value), int(dut.value.value)
-        assert got == (code, value), \
-            f"{given:08x}: {got[0]:04x} {got[1]:08x}, not {code:04x} {value:08x}"
+        got = [int(port.value) for port in (dut.code, dut.value, dut.scaled)]
+        assert got == wanted, f"{given:08x}: {got}, not {wanted}"
 
 
 def test_softmax_round(tmp_path):

@@ -41,8 +41,15 @@ def padded(turned, format):
     return wide
 
 
-def reference(q, k, v, seen, scale):
-    scores = np.where(seen, q @ k.T * scale, -np.inf)
+def reference(q, k, v, seen, scale, cap=None, sinks=None):
+    """Softmax in float64; a sink is one more column whose value is zero."""
+    scores = q @ k.T * scale
+    if cap is not None:
+        scores = cap * np.tanh(scores / cap)
+    scores = np.where(seen, scores, -np.inf)
+    if sinks is not None:
+        scores = np.concatenate([scores, np.asarray(sinks)[:, None]], 1)
+        v = np.concatenate([v, np.zeros_like(v[:1])])
     top = scores.max(1, keepdims=True)
     p = np.exp(scores - np.where(np.isfinite(top), top, 0))
     total = p.sum(1, keepdims=True)
@@ -64,6 +71,68 @@ def test_close_to_float64_with_any_mask(format, of_p, bound, lanes):
     wanted = reference(*plain, golden.visible(300, low, high), HEAD ** -0.5)
     assert np.abs(got - wanted).max() < bound * np.abs(wanted).max()
     assert not got[3].any()
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("format, of_p, bound", [
+    (Format.BF16, Format.BF16, 2 ** -8), (Format.BF16, Format.FP16, 2 ** -11),
+    (Format.E4M3, Format.E4M3, 2 ** -4)])
+@pytest.mark.parametrize("cap, sunk", [(0.5, False), (2.0, True), (50.0, True), (None, True)])
+def test_soft_cap_and_sinks_are_close_to_float64(format, of_p, bound, lanes, cap, sunk):
+    """A cap of 0.5 changes every weight; sinks from far below all scores to far above."""
+    rng = np.random.default_rng(4)
+    operands, plain = case(rng, 8, 300, 128, format)
+    low, high = rng.integers(-5, 100, 8), rng.integers(200, 320, 8)
+    low[3], high[3] = 250, 20           # sees its sink alone
+    sinks = np.array([-np.inf, -200, -3, 0, 2.5, 7, 8, 40]) if sunk else None
+    got = golden.attention(*operands, scale=HEAD ** -0.5, low=low, high=high, format=of_p,
+                           lanes=lanes, cap=cap, sinks=sinks).view(np.float32)
+    seen = golden.visible(300, low, high)
+    if sunk:
+        seen = np.concatenate([seen, np.ones((8, 1), bool)], 1)
+    wanted = reference(*plain, seen[:, :300], HEAD ** -0.5, cap, sinks)
+    assert np.abs(got - wanted).max() < bound * np.abs(wanted).max()
+    assert not got[3].any() and got[4].any()
+    without = reference(*plain, seen[:, :300], HEAD ** -0.5)
+    assert np.abs(got - without).max() > 4 * np.abs(got - wanted).max()
+
+
+@pytest.mark.parametrize("cap", [1.0, 15.0, 30.0, 50.0])
+@pytest.mark.parametrize("scale", [1.0, 1 / 16])
+def test_soft_cap_is_tanh_to_a_few_last_bits(cap, scale):
+    error, score = golden.worst_cap_error(cap, scale, count=1 << 18)
+    print(f"cap {cap}, scale {scale}: worst error of x {error:.2e}, at a score of {score:.4g}")
+    assert 0 < error < 3 * cap * golden.LOG2_E * 2 ** -23
+
+
+def test_soft_cap_of_special_scores():
+    scores = golden.bits(np.float32([np.inf, -np.inf, np.nan, 0, -0.0, 3e38, -3e38]))
+    cap = golden.Cap.of(50.0)
+    x = golden.soft_capped(scores, np.float32(0.1), cap).view(np.float32)
+    top = np.float32(50 * golden.LOG2_E)
+    np.testing.assert_array_equal(x, [top, -top, np.nan, 0, 0, top, -top])
+
+
+def test_the_weight_of_a_sink_is_not_rounded():
+    """A sink of 1/3 below a maximum of 5; one without keys; one that is no number."""
+    scores = golden.bits(np.float32([[4.5, 5], [1, 1], [1, 1], [1, 1], [-300, -300]]))
+    sinks = golden.bits(np.float32([5 - 1 / 3, 2, -np.inf, np.nan, -150]))
+    seen = np.array([[1, 1], [0, 0], [1, 1], [1, 1], [1, 1]], bool)
+    for format, shift in golden.SHIFT.items():
+        state = golden.State.start(5)
+        golden.softmax_block(scores, seen, state, scale=np.float32(1), format=format, sinks=sinks)
+        codes, values = golden.rounded(golden.bits(np.float32([2 ** -0.5])), format)
+        p = values.view(np.float32)[0] / 2 ** shift
+        total = state.total.view(np.float32) / np.float32(2 ** shift)
+        wanted = [1 + p + 2 ** (-1 / 3), 1, 2, np.nan, 1]
+        np.testing.assert_allclose(total, wanted, rtol=2 ** -22)
+        np.testing.assert_array_equal(state.maximum.view(np.float32), [5, 2, 1, np.nan, -150])
+
+
+def test_a_subnormal_weight_of_a_sink_counts_as_zero():
+    for x, wanted in ((-126.0, 2.0 ** -118), (-126.5, 0), (-140.0, 0), (0.0, 256)):
+        p = golden.apply(golden.Function.EXP2, golden.bits(np.float32([x])))
+        assert golden.sink_weight(p, Format.E4M3).view(np.float32) == wanted
 
 
 def test_long_rows_lose_nothing():

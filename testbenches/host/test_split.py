@@ -16,7 +16,8 @@ def result(job, *, rows=2, columns=3):
                                               columns=columns)))
     operands = bench.packed(job)
     head = bench.place(device, 0, job, operands)
-    device.launch(0, flash_split(head, device.reduction_ring, p=job.p, mask=job.mask)).wait()
+    device.launch(0, flash_split(head, device.reduction_ring, p=job.p, mask=job.mask, cap=job.cap,
+                                 sinks=bench.place_sinks(device, 0, job))).wait()
     got = bench.rows_of(job, device.get(head.out), range(bench.upper(job.queries, 16)))
     return got, operands
 
@@ -29,6 +30,8 @@ JOBS = {
     "tiles, causal": bench.Job(queries=40, keys=800, head=32, mask=Mask(causal=True, first=300)),
     "window": bench.Job(queries=20, keys=800, head=32,
                         mask=Mask(causal=True, window=60, first=400)),
+    "soft cap and sinks": bench.Job(queries=8, keys=700, head=32, mask=Mask(share=3), cap=2.0,
+                                    sinks=(0.5, -1.0, 3.0, 4.0, -np.inf, 0.0, 2.0, 1.0)),
     "rows that see nothing": bench.Job(queries=32, keys=800, head=32,
                                        mask=Mask(causal=True, first=-20)),
 }

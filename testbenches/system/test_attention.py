@@ -4,9 +4,8 @@ import pytest
 
 from host.bench import attention as bench
 from host.driver import Device, DeviceError
-from host.isa import Code, Format, Region, Unit, address
+from host.isa import Code, Format, Op, Region, Unit, address
 from host.kernels.flash import Head, Mask, PageTable, flash
-from host.kernels.split import flash_split
 from host.outcome import Options
 from host.program import Program, use
 from host.transport import open_package
@@ -29,6 +28,14 @@ JOBS = {
     "heads that share keys": bench.Job(queries=24, keys=140, head=96,
                                        mask=Mask(causal=True, share=2, first=70)),
     "decoding": bench.Job(queries=8, keys=300, head=64, mask=Mask(share=3)),
+    "soft cap": bench.Job(queries=40, keys=300, head=128, cap=2.0,
+                          mask=Mask(causal=True, first=100)),
+    "sinks of four heads": bench.Job(queries=24, keys=200, head=64, sinks=(-np.inf, 0.0, 1.0, 3.0),
+                                     mask=Mask(causal=True, share=2, first=-3)),
+    "decoding with soft cap and sinks": bench.Job(
+        queries=8, keys=300, head=64, form=Format.BF16, p=Format.FP16, cap=0.5,
+        sinks=tuple(np.arange(8.0) / 2), mask=Mask(share=3)),
+    "decoding in MXFP4": bench.Job(queries=5, keys=300, head=96, form=Format.E2M1),
     "FP16 P, head of 256": bench.Job(queries=16, keys=130, head=256, form=Format.BF16,
                                      p=Format.FP16),
 }
@@ -56,25 +63,16 @@ def test_keys_in_pages_of_a_pool(device):
     np.testing.assert_array_equal(got.view(np.uint32), bench.expected(job, operands))
 
 
-def split_job(device, job, die):
-    operands = bench.packed(job)
-    head = bench.place(device, die, job, operands)
-    programs = flash_split(head, device.reduction_ring, p=job.p, mask=job.mask)
-    device.synchronize()
-    done = device.launch(die, programs, watchdog=20_000).wait(2_000_000)
-    got = bench.rows_of(job, device.get(head.out), range(bench.upper(job.queries, 16)))
-    return got.view(np.uint32), bench.merged(job, operands, len(device.pes)), done.cycles
-
-
 def test_keys_shared_out_to_all_pes(device):
-    """Decoding and prefill over the reduction ring; fewer blocks than PEs in the last."""
+    """Decoding and prefill over the reduction ring; sinks; fewer blocks than PEs in the last."""
     for die, job in enumerate((
             bench.Job(queries=8, keys=1500, head=64, mask=Mask(share=3)),
             bench.Job(queries=40, keys=800, head=32, mask=Mask(causal=True, first=300)))):
-        got, wanted, _ = split_job(device, job, die)
-        np.testing.assert_array_equal(got, wanted)
-    got, wanted, _ = split_job(device, bench.Job(queries=3, keys=300, head=96), 0)
-    np.testing.assert_array_equal(got, wanted)
+        done = bench.execute_split(device, job, die)
+        assert done.compared == done.equal > 0
+    done = bench.execute_split(device, bench.Job(queries=3, keys=300, head=96, cap=5.0,
+                                                 sinks=(0.5,)), 0)
+    assert done.compared == done.equal > 0
 
 
 def test_a_ring_that_is_not_closed_is_found_by_the_watchdog(device):
@@ -90,8 +88,8 @@ def test_a_ring_that_is_not_closed_is_found_by_the_watchdog(device):
     completion = caught.value.completion
     assert (completion.code, completion.unit) == (Code.WATCHDOG, Unit.REDUCTION)
     assert completion.failed == 1 << ring[1] | 1 << ring[3]
-    got, wanted, _ = split_job(device, bench.Job(queries=5, keys=700, head=32), 0)
-    np.testing.assert_array_equal(got, wanted)
+    done = bench.execute_split(device, bench.Job(queries=5, keys=700, head=32))
+    assert done.compared == done.equal > 0
 
 
 def refused(device, field, change, unit=Unit.SOFTMAX, code=Code.BAD_FIELD):
@@ -120,14 +118,57 @@ def score(program, elements, scales, **changes):
 
 
 @pytest.mark.parametrize("field, changes", [
-    (1, {"p": Format.E2M1}), (1, {"share": 5}), (8, {"keys": 129}), (8, {"keys": 0})])
+    (1, {"p": Format.E2M1}), (1, {"share": 5}), (8, {"keys": 129}), (8, {"keys": 0}),
+    (6, {"first": False, "sinks": use(0, wait=1)})])
 def test_fields_that_the_softmax_unit_does_not_take(device, field, changes):
     refused(device, field, lambda p, k, s, o: score(p, k, s, **changes))
 
 
+@pytest.mark.parametrize("word, value", [(13, 1), (14, 0x80000000), (1, 1 << 25)])
+def test_words_of_a_soft_cap_without_a_soft_cap(device, word, value):
+    def change(program, keys, scales, out):
+        score(program, keys, scales)
+        program.commands[-1][word] |= value
+    refused(device, word, change)
+
+
+def test_sinks_that_are_not_there_are_found_by_the_watchdog(device):
+    """The operand waits for a line that nobody fills."""
+    def change(program, keys, scales, out):
+        score(program, keys, scales, sinks=use(out, wait=1))
+    refused(device, None, change, code=Code.WATCHDOG)
+
+
+def test_sinks_past_their_buffer(device):
+    def change(program, keys, scales, out):
+        score(program, keys, scales, sinks=use(out, offset=16, wait=1))
+    refused(device, 2, change, code=Code.CB_TOO_SMALL)
+
+
+def test_a_page_past_memory_ends_with_its_address(device):
+    """The report names the GATHER of the page; then a right program runs on the same PE."""
+    job = bench.Job(queries=4, keys=300, head=64)
+    operands = bench.packed(job)
+    q = device.put(operands.q, 0)
+    k, vt = (device.put(pooled(p, [0, 1, 2], rows), 0)
+             for p, rows in ((operands.k, 128), (operands.vt, job.head)))
+    out = device.empty(0, job.head, 16, Format.FP32)
+    table = device.alloc(0, 64)
+    device.write(table, np.array([0, 1 << 20, 1], "<u4"))
+    program = flash(Head(q, k, vt, out, PageTable(table, job.keys)))
+    gathers = [at for at, words in enumerate(program.commands) if words[0] & 255 == Op.GATHER]
+    with pytest.raises(DeviceError, match="BAD_ADDRESS") as caught:
+        device.launch(0, {2: program}).wait(2_000_000)
+    completion = caught.value.completion
+    assert completion.unit == Unit.DMA_IN and completion.command in gathers
+    device.write(table, np.array([0, 1, 2], "<u4"))
+    device.launch(0, {2: flash(Head(q, k, vt, out, PageTable(table, job.keys)))}).wait(2_000_000)
+    got = bench.rows_of(job, device.get(out), range(1))
+    np.testing.assert_array_equal(got.view(np.uint32), bench.expected(job, operands))
+
+
 @pytest.mark.parametrize("field, changes", [
-    (1, {"a": Format.E5M2}), (8, {"blocks": 1}), (1, {"a": Format.E2M1, "b": Format.E2M1,
-                                                      "pair": True})])
+    (1, {"a": Format.E5M2}), (8, {"blocks": 1}), (8, {"blocks": 0}), (9, {"scale_stride": 3})])
 def test_fields_that_the_dot_product_engine_does_not_take(device, field, changes):
     refused(device, field, lambda p, k, s, o: score(p, k, s, **changes), unit=Unit.DOT)
 
