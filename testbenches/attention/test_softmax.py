@@ -129,7 +129,8 @@ async def maxima_move_or_stay(dut):
     every number is whole, below there are halves.
     """
     bench = await new_bench(dut, **FULL_SPEED)
-    rises = [0, 2 ** 22 + 0.5, 1, 3, 130, 148, 150, 1e9, -4, -200, 0.25, -0.25, 1 / 3, 7, 2.5e37, -1e30]
+    rises = [0, 2 ** 22 + 0.5, 1, 3, 130, 148, 150, 1e9, -4, -200, 0.25, -0.25, 1 / 3, 7, 2.5e37,
+             -1e30]
     for format in FORMATS:
         tile = random_tile([8, 3, 11, 5], format, 0, low=LEAST, high=MOST, scale=ONE)
         for n, block in enumerate(tile):
