@@ -35,11 +35,15 @@ from rtl.pe.simd_sweep import SweepControl
 class SimdEngine(wiring.Component):
     """Executes ``SIMD`` commands, see docs/programming-model.md.
 
-    In steady state 16 elements a cycle, whatever the command does. A command starts when the one
-    before it has written its last line; from its start to its first result go 7 to 20 cycles,
-    more if local memory is not ready. Between commands only the frontend is clocked; in a command,
-    only the units of a lane that it uses. Counter word 4: beats issued (16 elements, or the pad of
-    a block). Source: this project's choice; the arithmetic is that of ``cosim/golden/simd.py``.
+    In steady state 16 elements a cycle, whatever the command does but for a norm. A command starts
+    when the one before it has written its last line; from its start to its first result go 7 to 20
+    cycles, more if local memory is not ready. A norm of R rows in G groups of 16, with B beats of
+    16 elements a row, takes ``2 R B + 16 G + 10`` cycles (RMSNorm) or ``4 R B + 27 G + 10``
+    (LayerNorm: sums, squares, and two cycles a beat of results) from its start to that of the next
+    command; quantised, 4 more, and R more if B is odd. Between commands only the frontend is
+    clocked; in a command, only the units of a lane that it uses. Counter word 4: beats issued (16
+    elements, the pad of a block, or the addends of a LayerNorm). Source: this project's choice; the
+    arithmetic is that of ``cosim/golden/simd.py`` and ``norm.py``.
 
     Parameters
     ----------
