@@ -5,6 +5,7 @@ import pytest
 from cosim.golden.formats import Format, decode, scale_value
 from cosim.golden.function_tables import Function
 from cosim.golden.functions import apply
+from cosim.golden.machine import Machine, Refused
 from cosim.golden.norm import Norm
 from cosim.golden.simd import Operation, Source1, simd
 
@@ -174,3 +175,22 @@ def test_one_row_of_pairs_rotates_every_row():
 def test_an_odd_number_of_columns_makes_no_pairs():
     with pytest.raises(ValueError, match="Columns must be an even number, not 5"):
         simd(bits(np.ones((1, 5))), bits(np.ones((1, 5))), operation=Operation.ROTATE)
+
+
+@pytest.mark.parametrize("field, word1, columns", [
+    (1, 3 << 29 | 1 << 22, 32), (1, 1 << 29, 32), (1, 1 << 29 | 1 << 22 | 1 << 12, 32),
+    (1, 2 << 29 | 1 << 22 | 1 << 28, 32), (1, 2 << 29 | 1 << 22 | 1 << 20, 32),
+    (1, 1 << 29 | 1 << 22 | 3 << 16, 32), (1, 6 << 12 | 1 << 28, 32), (1, 6 << 12 | 2 << 22, 32),
+    (4, 1 << 29 | 1 << 22, 32), (4, 6 << 12, 32), (8, 6 << 12, 31)])
+def test_the_golden_machine_refuses_what_the_engine_refuses(field, word1, columns):
+    machine = Machine(None, lines=64)
+    for cb in range(3):
+        machine.execute(0x01, [1, cb, 16 * cb, 16])
+    machine.buffers[0].filled = machine.buffers[1].filled = 4
+    w = [0x30, word1, 0, 4 | 4 << 16, 1, 2, 2, 4 | 4 << 16, 2 | columns << 16, 2 | 2 << 16, 2,
+         0, 0, 0, 0, 0]
+    if field == 4:
+        w[4:6] = 0, 0
+    with pytest.raises(Refused) as caught:
+        machine.execute(0x30, w)
+    assert (caught.value.code, caught.value.field) == (2, field)

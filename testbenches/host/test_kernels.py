@@ -10,7 +10,7 @@ from cosim.golden.function_tables import Function
 from cosim.golden.norm import Norm
 from host.driver import Device
 from host.isa import Format
-from host.kernels import rows
+from host.kernels import rows, transformer
 from host.kernels.dots import k_chunks
 from host.kernels.matmul import matmul, partition, upper
 from host.tensor import pack
@@ -168,6 +168,27 @@ def test_rotary_embedding_by_positions(form):
     else:
         result = d.read(y.address, y.element_bytes), d.read(y.scales, y.scale_bytes)
     check_codes(result, wanted, form, m, n)
+
+
+def test_first_hidden_state_plain_and_quantised():
+    """Gather, sum, LayerNorm in FP32, and the same quantised, as the encoder starts."""
+    m, n = 53, 96
+    d = device(pes=4)
+    shape = transformer.Shape(width=n, heads=3, inner=128, epsilon=1e-12)
+    words, positions, gamma, beta = (numbers(i, r, n) for i, r in enumerate((200, 64, 1, 1)))
+    index = [np.random.default_rng(i).integers(0, 64, m).astype("<u4") for i in range(2)]
+    at = [d.alloc(0, i.nbytes) for i in index]
+    for address, values in zip(at, index, strict=True):
+        d.write(address, values)
+    tables, norm = ([d.put(pack(a, Format.FP32), 0) for a in pair]
+                    for pair in ((words, positions), (gamma, beta)))
+    act = transformer.Activations(d.empty(0, m, n, Format.FP32), d.empty(0, m, n, Format.E4M3),
+                                  *[None] * 3)
+    d.launch(0, transformer.embed(tables, at, act, norm, pes=d.pes, shape=shape)).wait()
+    wanted = golden.embed(words[index[0]], positions[index[1]], (gamma[0], beta[0]), 1e-12)
+    np.testing.assert_array_equal(d.get(act.x).view(np.uint32), wanted)
+    coded = d.read(act.xq.address, act.xq.element_bytes), d.read(act.xq.scales, act.xq.scale_bytes)
+    check_codes(coded, simd.simd(wanted, destination=Format.E4M3), Format.E4M3, m, n)
 
 
 def test_a_rotary_table_of_another_width_is_refused():
