@@ -86,6 +86,7 @@ class Binary(enum.IntEnum):
     MUL = 3
     MAX = 4
     MIN = 5
+    ROTATE = 6  # pairs of columns by pairs of (cosine, sine)
 
 
 class Function(enum.IntEnum):
@@ -101,6 +102,12 @@ class Reduce(enum.IntEnum):
     NONE = 0
     SUM = 1
     MAX = 2
+
+
+class Norm(enum.IntEnum):
+    NONE = 0
+    RMS = 1
+    LAYER = 2
 
 
 class Source1(enum.IntEnum):

@@ -6,6 +6,7 @@ from host.isa import (
     Binary,
     Format,
     Function,
+    Norm,
     Op,
     Operand,
     Reduce,
@@ -121,18 +122,23 @@ class Program:
     def simd(self, src, dst, *, rows, columns, src1=None, mode=Source1.FULL, op=Binary.NONE,
              affine=None, function=Function.NONE, reduce=Reduce.NONE, src_format=Format.FP32,
              src1_format=Format.FP32, form=Format.FP32, rule=Rule.FLOOR, scales=None,
-             stride=None, stride1=None, dst_stride=None, dst_scale_stride=None, seed=None):
-        """Append a SIMD command; strides default to dense rows that start on lines."""
+             stride=None, stride1=None, dst_stride=None, dst_scale_stride=None, seed=None,
+             norm=Norm.NONE, epsilon=0.0):
+        """Append a SIMD command; strides default to dense rows that start on lines.
+
+        With ``norm``, ``src1`` is a row of gamma and, for LayerNorm, a row of beta after it.
+        """
         def dense(f):
             return lines(f.row_bytes(columns))
         stride = dense(src_format) if stride is None else stride
         stride1 = dense(src1_format) if stride1 is None else stride1
         dst_stride = dense(form) if dst_stride is None else dst_stride
         dst_scale_stride = scale_stride(columns) if dst_scale_stride is None else dst_scale_stride
-        factor, addend = affine or (1.0, 0.0)
+        factor, addend = affine or ((1 / columns, epsilon) if norm else (1.0, 0.0))
+        mode = Source1.ROW if norm else mode
         self.add(Op.SIMD, w1=(src_format | src1_format << 4 | form << 8 | op << 12
                               | function << 16 | reduce << 20 | mode << 22 | rule << 24
-                              | (seed is not None) << 27 | (affine is not None) << 28),
+                              | (seed is not None) << 27 | (affine is not None) << 28 | norm << 29),
                  w2=src, w4=src1, w6=dst, w8=rows | columns << 16, w9=stride | stride1 << 16,
                  w10=dst_stride | dst_scale_stride << 16,
                  w11=float_word(factor), w12=float_word(addend), w13=scales, w15=seed)

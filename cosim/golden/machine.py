@@ -236,7 +236,16 @@ def simd_command(machine, w):
     if not rows or not columns:
         raise Refused(2, 8, "A SIMD command of no elements")
     field = {"src": w[1] & 15, "src1": w[1] >> 4 & 15, "form": w[1] >> 8 & 15}
-    op, mode, reduce = w[1] >> 12 & 15, w[1] >> 22 & 3, w[1] >> 20 & 3
+    op, mode, reduce, norm = w[1] >> 12 & 15, w[1] >> 22 & 3, w[1] >> 20 & 3, w[1] >> 29 & 3
+    affine, function = bool(w[1] >> 28 & 1), w[1] >> 16 & 15
+    if norm == 3 or (norm and (op or reduce or affine or function or mode != 1)):
+        raise Refused(2, 1, "A norm is not joined with another operation, its parameters are rows")
+    if op == simd.Operation.ROTATE and (affine or mode == 2):
+        raise Refused(2, 1, "A rotation is by pairs of source 1, and without affine")
+    if (op or norm) and not (w[4] or w[5]):
+        raise Refused(2, 4, "There is no source 1")
+    if op == simd.Operation.ROTATE and columns % 2:
+        raise Refused(2, 8, "A rotation is of pairs of columns")
     ends = []
 
     def read(at, form, stride, count_rows, count_columns):
@@ -248,7 +257,9 @@ def simd_command(machine, w):
         return raw.view("<u4" if each == 4 else "<u2")
     src0 = read(2, field["src"], w[9] & 0xffff, rows, columns)
     src1 = None
-    if op:
+    if norm:
+        src1 = read(4, field["src1"], w[9] >> 16, norm, columns)    # gamma, or gamma and beta
+    elif op:
         if mode == 2:
             src1 = read(4, Format.FP32, 0, 1, rows)
         else:
@@ -260,12 +271,12 @@ def simd_command(machine, w):
     if mx:
         scale_place, end = machine._acquire(w, 13, producer=True)
         ends.append(end)
-    affine = None
-    if w[1] >> 28 & 1:
-        affine = tuple(np.array([w[11], w[12]], np.uint32).view(np.float32))
+    factors = None
+    if affine or norm:
+        factors = tuple(np.array([w[11], w[12]], np.uint32).view(np.float32))
     result = simd.simd(src0, src1, format0=field["src"], format1=field["src1"], operation=op,
-                       mode=mode, affine=affine, function=w[1] >> 16 & 15, reduce=reduce,
-                       destination=form, rule=w[1] >> 24 & 7,
+                       mode=mode, affine=factors, function=function, reduce=reduce,
+                       destination=form, rule=w[1] >> 24 & 7, norm=norm,
                        stochastic=bool(w[1] >> 27 & 1), seed=w[15])
     if reduce:
         machine._put(place, 0, result.astype("<u4").view(np.uint8))

@@ -5,12 +5,15 @@ A NaN that an operation makes or meets becomes 0x7FC00000; max and min give NaN 
 NaN, and put -0 below +0.
 """
 from enum import IntEnum
+from functools import partial
 
 import numpy as np
 
+from cosim.golden import norm as norms
 from cosim.golden.formats import BLOCK, SPECS, Format
 from cosim.golden.function_tables import Function
 from cosim.golden.functions import apply
+from cosim.golden.norm import Norm
 from cosim.golden.quantise import Rule, quantise
 
 LANES = 16
@@ -26,6 +29,7 @@ class Operation(IntEnum):
     MULTIPLY = 3
     MAX = 4
     MIN = 5
+    ROTATE = 6      # pairs of columns by pairs of (cosine, sine), see cosim/golden/norm.py
 
 
 class Reduce(IntEnum):
@@ -77,7 +81,7 @@ def narrow(bits, format):
 
 
 def binary(operation, a, b):
-    """``a operation b`` on FP32 patterns."""
+    """``a operation b`` on FP32 patterns; not ROTATE, which takes pairs."""
     x, y = (np.ascontiguousarray(v, np.uint32).view(np.float32) for v in (a, b))
     nan = np.isnan(x) | np.isnan(y)
     with np.errstate(all="ignore"):
@@ -97,6 +101,10 @@ def binary(operation, a, b):
                 first = keys[0] >= keys[1] if operation == Operation.MAX else keys[0] <= keys[1]
                 return np.where(nan, NAN, np.where(first, a, b)).astype(np.uint32)
     return np.where(np.isnan(result), NAN, result.view(np.uint32))
+
+
+ARITHMETIC = {name.lower(): partial(binary, Operation[name])
+              for name in ("ADD", "SUBTRACT", "MULTIPLY")}
 
 
 def reduce_rows(reduce, bits):
@@ -122,22 +130,32 @@ def reduce_rows(reduce, bits):
 def simd(source0, source1=None, *, format0=Format.FP32, format1=Format.FP32,
          destination=Format.FP32, operation=Operation.NONE, function=Function.NONE,
          reduce=Reduce.NONE, mode=Source1.FULL, rule=Rule.FLOOR, stochastic=False, affine=None,
-         seed=0):
+         seed=0, norm=Norm.NONE, epsilon=0.0):
     """One ``SIMD`` command on codes.
 
     ``source0`` is [rows, columns] in ``format0``; ``source1`` is [rows, columns], [columns] or
-    [rows] by ``mode``; ``affine`` is None or (multiplier, addend). Returns, by destination: codes
+    [rows] by ``mode``; ``affine`` is None or (multiplier, addend). With ``norm``, ``source1`` is
+    [1, columns] or [2, columns] (gamma and, for LayerNorm, beta), ``affine`` is None or
+    (1 / columns, epsilon), and nothing else is done to an element. Returns, by destination: codes
     [rows, columns] of FP32, BF16 or FP16; codes [rows, columns padded to 32] and scale bytes
     [rows, blocks] of an MX format; with ``reduce`` FP32 patterns [rows].
     """
     x = widen(np.atleast_2d(source0), format0)
     rows, columns = x.shape
-    if operation != Operation.NONE:
+    if norm != Norm.NONE:
+        factors = (1 / columns, epsilon) if affine is None else affine
+        affine = None
+        reciprocal, addend = np.array(factors, np.float32).view(np.uint32)
+        x = norms.normalise(norm, x, np.atleast_2d(widen(source1, format1)), reciprocal, addend,
+                            total=partial(reduce_rows, Reduce.SUM), **ARITHMETIC)
+    elif operation != Operation.NONE:
         mode = Source1(mode)
         y = widen(source1, Format.FP32 if mode == Source1.SCALAR else format1)
         y = y.reshape({Source1.FULL: (rows, columns), Source1.ROW: (1, columns),
                        Source1.SCALAR: (rows, 1)}[mode])
-        x = binary(operation, x, np.broadcast_to(y, x.shape))
+        y = np.broadcast_to(y, x.shape)
+        x = (norms.rotate(x, y, **ARITHMETIC) if operation == Operation.ROTATE
+             else binary(operation, x, y))
     if affine is not None:
         multiplier, addend = np.array(affine, np.float32).view(np.uint32)
         x = binary(Operation.MULTIPLY, x, np.full_like(x, multiplier))

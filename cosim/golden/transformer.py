@@ -10,6 +10,7 @@ import numpy as np
 from cosim.golden.dot import Operand, matmul
 from cosim.golden.formats import Format
 from cosim.golden.function_tables import Function
+from cosim.golden.norm import Norm
 from cosim.golden.quantise import Rule, quantise
 from cosim.golden.simd import Operation, Reduce, Source1, simd
 
@@ -49,16 +50,8 @@ def product(x, w):
 
 
 def layer_norm(x, gamma, beta, epsilon):
-    """LayerNorm of rows, one rounding an operation: mean, difference, variance, scale, shift."""
-    columns = x.shape[1]
-    mean = simd(x, affine=(1 / columns, 0.0), reduce=Reduce.SUM)
-    centred = simd(x, mean, operation=Operation.SUBTRACT, mode=Source1.SCALAR)
-    variance = simd(centred, centred, operation=Operation.MULTIPLY, affine=(1 / columns, 0.0),
-                    reduce=Reduce.SUM)
-    scale = simd(variance[None], affine=(1.0, epsilon), function=Function.RSQRT)[0]
-    normal = simd(centred, scale, operation=Operation.MULTIPLY, mode=Source1.SCALAR)
-    scaled = simd(normal, bits(gamma), operation=Operation.MULTIPLY, mode=Source1.ROW)
-    return simd(scaled, bits(beta), operation=Operation.ADD, mode=Source1.ROW)
+    """LayerNorm of rows, one command; its order and roundings are those of cosim/golden/norm.py."""
+    return simd(x, np.stack([bits(gamma), bits(beta)]), norm=Norm.LAYER, epsilon=epsilon)
 
 
 def softmax(x, scale=1.0, **destination):

@@ -1,5 +1,5 @@
-"""Kernels that work row by row: LayerNorm, softmax, GELU, addition, gather."""
-from host.isa import LINE, Binary, Function, Reduce, Rule, Source1, lines
+"""Kernels that work row by row: norms, softmax, GELU, addition, rotary embedding, gather."""
+from host.isa import LINE, Binary, Function, Norm, Reduce, Rule, Source1, lines
 from host.kernels.matmul import split
 from host.program import Program, use
 
@@ -30,7 +30,8 @@ def rowwise(program, span, inputs, constants, outputs, body, *, chunk=CHUNK):
     """Emit a row-wise kernel for the rows ``span`` of one PE in the current phase.
 
     ``inputs`` and ``outputs`` are tensors with a row for each row; ``constants`` are tensors of one
-    row. ``body(program, chunk, columns)`` allocates scratch buffers and returns a function
+    row, or tuples of them that share a circular buffer, row after row. ``body(program, chunk,
+    columns)`` allocates scratch buffers and returns a function
     ``emit(rows, inputs, constants, outputs)`` over circular buffers (outputs: pairs of elements,
     scales), which consumes each input and produces each output once.
     """
@@ -40,9 +41,11 @@ def rowwise(program, span, inputs, constants, outputs, body, *, chunk=CHUNK):
     chunk = min(chunk, last - first)
     sources = [program.buffer(2 * chunk * t.row_lines) for t in inputs]
     fixed = []
-    for tensor in constants:
-        fixed.append(program.buffer(tensor.row_lines))
-        move_in(program, tensor, fixed[-1], first=0, rows=1)
+    for tensors in constants:
+        tensors = tensors if isinstance(tensors, tuple) else (tensors,)
+        fixed.append(program.buffer(sum(t.row_lines for t in tensors)))
+        for tensor in tensors:
+            move_in(program, tensor, fixed[-1], first=0, rows=1)
     targets = [(program.buffer(2 * chunk * t.row_lines),
                 program.buffer(2 * lines(chunk * t.scale_stride)) if t.format.is_mx else None)
                for t in outputs]
@@ -71,35 +74,25 @@ def scalars(cb, rows, *, release=True):
     return array(cb, lines(4 * rows), release=release)
 
 
-def layer_norm(program, chunk, columns, *, epsilon):
-    """Allocate scratch; return ``emit(rows, src, gamma, beta, targets)`` for LayerNorm.
+def layer_norm(program, chunk, columns, *, epsilon, targets=1):
+    """Allocate scratch; return ``emit(rows, src, parameters, targets)`` for LayerNorm.
 
-    ``targets`` is a list of (operand, options of the SIMD command): the last addition is done once
-    for each, as a circular buffer has one consumer.
+    ``parameters`` holds a row of gamma and one of beta. ``targets`` is a list of (operand, options
+    of the SIMD command), as many as said before. One is written by the norm itself; several by
+    one more pass each over its FP32 result, as a circular buffer has one consumer.
     """
     width = lines(4 * columns)
-    mean, variance, scale = (program.buffer(lines(4 * chunk)) for _ in range(3))
-    centred, normal = program.buffer(chunk * width), program.buffer(chunk * width)
+    normal = program.buffer(chunk * width) if targets > 1 else None
 
-    def emit(rows, src, gamma, beta, targets):
+    def emit(rows, src, parameters, targets):
         count = rows * width
         shape = {"rows": rows, "columns": columns}
-        program.simd(array(src, count, release=False), scalars(mean, rows), **shape,
-                     affine=(1 / columns, 0.0), reduce=Reduce.SUM)
-        program.simd(array(src, count), array(centred, count), **shape, op=Binary.SUB,
-                     src1=scalars(mean, rows), mode=Source1.SCALAR)
-        program.simd(array(centred, count, release=False), scalars(variance, rows), **shape,
-                     op=Binary.MUL, src1=array(centred, count, release=False),
-                     affine=(1 / columns, 0.0), reduce=Reduce.SUM)
-        program.simd(scalars(variance, rows), scalars(scale, rows), rows=1, columns=rows,
-                     affine=(1.0, epsilon), function=Function.RSQRT)
-        program.simd(array(centred, count), array(normal, count), **shape, op=Binary.MUL,
-                     src1=scalars(scale, rows), mode=Source1.SCALAR)
-        program.simd(array(normal, count), array(centred, count), **shape, op=Binary.MUL,
-                     src1=array(gamma, width, release=False), mode=Source1.ROW)
-        for dst, options in targets:
-            program.simd(array(centred, count, release=dst is targets[-1][0]), dst, **shape,
-                         op=Binary.ADD, src1=array(beta, width, release=False), mode=Source1.ROW,
+        direct = normal is None
+        dst, options = targets[0] if direct else (array(normal, count), {})
+        program.simd(array(src, count), dst, **shape, norm=Norm.LAYER, epsilon=epsilon,
+                     src1=array(parameters, 2 * width, release=False), **options)
+        for dst, options in [] if direct else targets:
+            program.simd(array(normal, count, release=dst is targets[-1][0]), dst, **shape,
                          **options)
     return emit
 
@@ -182,13 +175,58 @@ def convert(x, y, *, pes, rule=Rule.FLOOR, local_lines=8192):
 
 def layer_norm_rows(x, gamma, beta, y, *, pes, epsilon=1e-5, local_lines=8192):
     """Programs for LayerNorm of each row of x; y of any format."""
+    return _norm_rows(Norm.LAYER, x, (gamma, beta), y, pes, epsilon, local_lines)
+
+
+def rms_norm_rows(x, gamma, y, *, pes, epsilon=1e-5, local_lines=8192):
+    """Programs for RMSNorm of each row of x; y of any format."""
+    return _norm_rows(Norm.RMS, x, (gamma,), y, pes, epsilon, local_lines)
+
+
+def _norm_rows(norm, x, parameters, y, pes, epsilon, local_lines):
+    size = sum(t.row_lines for t in parameters)
+
     def body(program, chunk, columns):
-        emit = layer_norm(program, chunk, columns, epsilon=epsilon)
-        return lambda rows, cbs, fixed, targets: emit(rows, cbs[0], *fixed,
-                                                      [target(y, targets[0], rows)])
-    chunk = _chunk(local_lines, 7 * x.row_lines)
-    return _programs(y.rows, pes, lambda p, span: rowwise(p, span, [x], [gamma, beta], [y], body,
+        def emit(rows, cbs, fixed, targets):
+            dst, options = target(y, targets[0], rows)
+            program.simd(array(cbs[0], rows * x.row_lines), dst, rows=rows, columns=columns,
+                         norm=norm, epsilon=epsilon, src1=array(fixed[0], size, release=False),
+                         **options)
+        return emit
+    chunk = _chunk(local_lines, 2 * (x.row_lines + y.row_lines + 1))
+    return _programs(y.rows, pes, lambda p, span: rowwise(p, span, [x], [parameters], [y], body,
                                                           chunk=chunk), local_lines)
+
+
+def rotary_rows(x, table, positions, y, *, pes, local_lines=8192):
+    """Programs for the rotary embedding of each row of x; y of any format.
+
+    A row is one head of one token: pairs (x[2i], x[2i + 1]) are rotated by the pair (cosine, sine)
+    at the same columns of row ``positions[r]`` of ``table``, an FP32 tensor as wide as x.
+    ``positions`` is the address of 32-bit numbers. Pairs are neighbours, as in the original
+    embedding; for a model that pairs the halves of a head, permute the rows of its Q and K weights.
+    :exc:`ValueError` if the tables do not fit.
+    """
+    if table.columns != x.columns or x.columns % 2:
+        raise ValueError(f"Table must have an even number of columns, those of the rows, not "
+                         f"{table.columns} for {x.columns}")
+    chunk_lines = 2 * (x.row_lines + table.row_lines + y.row_lines + 1)
+
+    def body(p, span):
+        chunk = min(_chunk(local_lines, chunk_lines), span[1] - span[0])
+        rows_cb, turns = (p.buffer(2 * chunk * t.row_lines) for t in (x, table))
+        index = p.buffer(2 * lines(4 * chunk))
+        pair = (p.buffer(2 * chunk * y.row_lines),
+                p.buffer(2 * lines(chunk * y.scale_stride)) if y.format.is_mx else None)
+        for r0 in range(span[0], span[1], chunk):
+            rows = min(chunk, span[1] - r0)
+            move_in(p, x, rows_cb, first=r0, rows=rows)
+            gather(p, table, positions, turns, index, first=r0, rows=rows)
+            dst, options = target(y, pair, rows)
+            p.simd(array(rows_cb, rows * x.row_lines), dst, rows=rows, columns=x.columns,
+                   op=Binary.ROTATE, src1=array(turns, rows * table.row_lines), **options)
+            move_out(p, y, pair, first=r0, rows=rows)
+    return _programs(y.rows, pes, body, local_lines)
 
 
 def softmax_rows(x, y, *, pes, scale=1.0, local_lines=8192):

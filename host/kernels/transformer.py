@@ -99,10 +99,10 @@ def layer(weights, act, sentences, *, pes, shape, stage=None, rule=Rule.FLOOR, l
 def normalise(p, span, act, norm, shape, rule):
     """Emit LayerNorm of ``act.sum`` into ``act.x`` and, quantised, ``act.xq``."""
     def body(p, chunk, columns):
-        emit = layer_norm(p, chunk, columns, epsilon=shape.epsilon)
+        emit = layer_norm(p, chunk, columns, epsilon=shape.epsilon, targets=2)
         return lambda rows, cbs, fixed, targets: emit(rows, cbs[0], *fixed,
                                                       both(act, targets, rows, rule))
-    rowwise(p, span, [act.sum], norm, [act.x, act.xq], body, chunk=24)
+    rowwise(p, span, [act.sum], [tuple(norm)], [act.x, act.xq], body, chunk=24)
 
 
 def both(act, targets, rows, rule):
@@ -230,14 +230,14 @@ def embed(tables, indices, act, norm, *, pes, shape, rule=Rule.FLOOR, local_line
         size = chunk * act.x.row_lines
         cbs = [p.buffer(size) for _ in range(3)]
         index = [p.buffer(lines(4 * chunk)) for _ in range(2)]
-        fixed = [p.buffer(act.x.row_lines) for _ in range(2)]
-        for cb, row in zip(fixed, norm, strict=True):
-            p.dma_in(use(cb, wait=row.row_lines, release=row.row_lines), row.address,
+        parameters = p.buffer(2 * act.x.row_lines)
+        for row in norm:
+            p.dma_in(use(parameters, wait=row.row_lines, release=row.row_lines), row.address,
                      row_bytes=row.row_bytes)
         targets = [(p.buffer(size), None),
                    (p.buffer(chunk * act.xq.row_lines),
                     p.buffer(lines(chunk * act.xq.scale_stride)))]
-        emit = layer_norm(p, chunk, act.x.columns, epsilon=shape.epsilon)
+        emit = layer_norm(p, chunk, act.x.columns, epsilon=shape.epsilon, targets=2)
         for r0 in range(first, last, chunk):
             rows = min(chunk, last - r0)
             for tensor, address, cb, ids in zip(tables, indices, cbs, index, strict=False):
@@ -245,7 +245,7 @@ def embed(tables, indices, act, norm, *, pes, shape, rule=Rule.FLOOR, local_line
             count = rows * act.x.row_lines
             p.simd(array(cbs[0], count), array(cbs[2], count), rows=rows, columns=act.x.columns,
                    op=Binary.ADD, src1=array(cbs[1], count))
-            emit(rows, cbs[2], *fixed, both(act, targets, rows, rule))
+            emit(rows, cbs[2], parameters, both(act, targets, rows, rule))
             for tensor, pair in zip((act.x, act.xq), targets, strict=True):
                 move_out(p, tensor, pair, first=r0, rows=rows)
     return programs

@@ -13,6 +13,7 @@ from rtl.pe.simd_command import (
     OPERANDS,
     SOURCE0,
     SOURCE1,
+    Norm,
     Operation,
     Reduce,
     SimdChecker,
@@ -22,22 +23,27 @@ from rtl.pe.simd_command import (
     settings_layout,
 )
 from rtl.pe.simd_datapath import SimdDatapath
-from rtl.pe.simd_fetch import LineFetch
-from rtl.pe.simd_issue import BeatIssue
+from rtl.pe.simd_fetch import LineFetch, moved
+from rtl.pe.simd_issue import GROUP, BeatIssue, Sweep
 from rtl.pe.simd_lane import NarrowLane
 from rtl.pe.simd_pack import SimdPack
 from rtl.pe.simd_quantise import SimdQuantise, code_bytes
 from rtl.pe.simd_reduce import SimdReduce
+from rtl.pe.simd_sweep import SweepControl
 
 
 class SimdEngine(wiring.Component):
     """Executes ``SIMD`` commands, see docs/programming-model.md.
 
-    In steady state 16 elements a cycle, whatever the command does. A command starts when the one
-    before it has written its last line; from its start to its first result go 7 to 20 cycles,
-    more if local memory is not ready. Between commands only the frontend is clocked; in a command,
-    only the units of a lane that it uses. Counter word 4: beats issued (16 elements, or the pad of
-    a block). Source: this project's choice; the arithmetic is that of ``cosim/golden/simd.py``.
+    In steady state 16 elements a cycle, whatever the command does but for a norm. A command starts
+    when the one before it has written its last line; from its start to its first result go 7 to 20
+    cycles, more if local memory is not ready. A norm of R rows in G groups of 16, with B beats of
+    16 elements a row, takes ``2 R B + 16 G + 10`` cycles (RMSNorm) or ``4 R B + 27 G + 10``
+    (LayerNorm: sums, squares, and two cycles a beat of results) from its start to that of the next
+    command; quantised, 4 more, and R more if B is odd. Between commands only the frontend is
+    clocked; in a command, only the units of a lane that it uses. Counter word 4: beats issued (16
+    elements, the pad of a block, or the addends of a LayerNorm). Source: this project's choice; the
+    arithmetic is that of ``cosim/golden/simd.py`` and ``norm.py``.
 
     Parameters
     ----------
@@ -78,6 +84,7 @@ class SimdEngine(wiring.Component):
         gated_domain(m, name="settings", enable=accepted)
         core.submodules.fetch0 = fetch0 = LineFetch(lines=self.lines)
         core.submodules.fetch1 = fetch1 = LineFetch(lines=self.lines)
+        core.submodules.sweeps = sweeps = SweepControl()
         core.submodules.issue = issue = BeatIssue()
         core.submodules.datapath = datapath = SimdDatapath()
         core.submodules.pack = pack = SimdPack(lines=self.lines)
@@ -93,14 +100,17 @@ class SimdEngine(wiring.Component):
         m.d.settings += settings.eq(frontend.job.payload)
         m.d.comb += accepted.eq(frontend.job.valid & resting)
         core.d.comb += [
-            issue.start.eq(start), issue.command.eq(command), datapath.command.eq(command),
+            sweeps.start.eq(start), sweeps.command.eq(command), sweeps.advance.eq(pack.advance),
+            sweeps.issuing.eq(issue.busy), issue.start.eq(sweeps.run), issue.rows.eq(sweeps.rows),
+            issue.sweep.eq(sweeps.sweep), issue.finishes.eq(sweeps.finishes),
+            issue.command.eq(command), datapath.command.eq(command),
             datapath.beat.eq(issue.o.payload), datapath.valid.eq(issue.o.valid),
             issue.o.ready.eq(pack.advance), datapath.advance.eq(pack.advance),
             pack.start.eq(start), pack.settings.eq(settings),
         ]
         self._sources(core, settings, start, fetch0, fetch1)
-        under_way = self._results(core, command, start, datapath, pack)
-        quiet = ~(issue.busy | datapath.busy | under_way | pack.busy)
+        under_way = self._results(core, command, start, datapath, sweeps, pack)
+        quiet = ~(sweeps.busy | issue.busy | datapath.busy | under_way | pack.busy)
         self._control(core, frontend, settings, resting, start, running, quiet)
 
         issued = issue.o.valid & pack.advance
@@ -144,19 +154,31 @@ class SimdEngine(wiring.Component):
         """Jobs of the two readers."""
         command, grants = settings.command, settings.grants
         job0, job1 = fetch0.i.payload, fetch1.i.payload
-        scalar = command.mode == Source1.SCALAR
+        norm, layer = command.norm != Norm.NONE, command.norm == Norm.LAYER
         m.d.comb += [
             fetch0.i.valid.eq(start), job0.grant.eq(grants[SOURCE0]), job0.rows.eq(command.rows),
             job0.count.eq(row_lines(command.format0, command.columns)),
-            job0.stride.eq(command.stride0),
-            fetch1.i.valid.eq(start & (command.operation != Operation.NONE)),
-            job1.grant.eq(grants[SOURCE1]), job1.rows.eq(Mux(scalar, 1, command.rows)),
-            job1.count.eq(Mux(scalar, (command.rows + LANES - 1) >> 4,
-                              row_lines(command.format1, command.columns))),
+            job0.stride.eq(command.stride0), job0.step.eq(1),
+            job0.group.eq(Mux(norm, GROUP, command.rows)),
+            job0.sweeps.eq(Mux(norm, Mux(layer, 3, 2), 1)),
+            fetch1.i.valid.eq(start & (norm | (command.operation != Operation.NONE))),
+            job1.grant.eq(grants[SOURCE1]), job1.rows.eq(command.rows), job1.sweeps.eq(1),
+            job1.count.eq(row_lines(command.format1, command.columns)), job1.step.eq(1),
             job1.stride.eq(Mux(command.mode == Source1.FULL, command.stride1, 0)),
         ]
+        with m.If(layer):       # for each beat of a row a line of beta, then one of gamma before it
+            size = job1.grant.limit - job1.grant.base
+            m.d.comb += [
+                job1.rows.eq((command.columns + LANES - 1) >> 4), job1.sweeps.eq(command.rows),
+                job1.count.eq(2), job1.step.eq(size - command.stride1), job1.stride.eq(1),
+                job1.grant.start.eq(moved(grants[SOURCE1], grants[SOURCE1].start,
+                                          command.stride1)),
+                job1.twice.eq(command.format1 != Format.FP32)]
+        with m.Elif(command.mode == Source1.SCALAR):
+            m.d.comb += [job1.rows.eq(1), job1.count.eq((command.rows + LANES - 1) >> 4)]
+        m.d.comb += job1.group.eq(job1.rows)
 
-    def _results(self, m, command, start, datapath, pack):
+    def _results(self, m, command, start, datapath, sweeps, pack):
         """From FP32 results to the packer, by way of reduction or quantiser; "under way"."""
         m.submodules.reduce = reduce = SimdReduce()
         m.submodules.quantise = quantise = SimdQuantise()
@@ -166,7 +188,14 @@ class SimdEngine(wiring.Component):
             m.d.comb += [sink.advance.eq(pack.advance), sink.command.eq(command),
                          sink.valid.eq(arrived & used), sink.x.eq(datapath.o),
                          sink.tag.eq(datapath.tag)]
-        m.d.comb += quantise.start.eq(start)
+        with m.If(command.norm != Norm.NONE):
+            m.d.comb += [reduce.valid.eq(datapath.term_valid), reduce.x.eq(datapath.term),
+                         reduce.tag.eq(datapath.term_tag)]
+        summed = (command.norm != Norm.NONE) & reduce.o_valid
+        m.d.comb += [
+            quantise.start.eq(start), sweeps.summed.eq(summed), datapath.sum_valid.eq(summed),
+            datapath.sum.eq(reduce.o), datapath.sum_index.eq(sweeps.index),
+            datapath.sum_squares.eq(sweeps.sweep == Sweep.SQUARE), datapath.fire.eq(sweeps.fire)]
 
         gated_domain(m, name="narrow", enable=pack.advance & arrived & plain)
         narrow_valid, narrow_last, narrow_final = Signal(), Signal(), Signal()
@@ -192,7 +221,7 @@ class SimdEngine(wiring.Component):
                          pack.size_log2.eq(Mux(wide, 4, 3))]
         m.d.comb += [
             pack.whole.eq(plain), pack.reduced.eq(reduces),
-            pack.valid.eq(narrow_valid | quantise.o_valid | reduce.o_valid),
+            pack.valid.eq(narrow_valid | quantise.o_valid | (reduces & reduce.o_valid)),
             pack.last.eq(Mux(mx, quantise.last, narrow_last)),
             pack.final.eq(Mux(reduces, reduce.o_final, Mux(mx, quantise.final, narrow_final))),
             pack.scale_valid.eq(quantise.o_valid & quantise.second),

@@ -26,6 +26,7 @@ class Operation(enum.Enum, shape=4):
     MULTIPLY = 3
     MAX = 4
     MIN = 5
+    ROTATE = 6      # pairs of columns by pairs of (cosine, sine)
 
 
 class Reduce(enum.Enum, shape=2):
@@ -34,6 +35,14 @@ class Reduce(enum.Enum, shape=2):
     NONE = 0
     SUM = 1
     MAX = 2
+
+
+class Norm(enum.Enum, shape=2):
+    """What a row is divided by."""
+
+    NONE = 0
+    RMS = 1         # the root of the mean of its squares
+    LAYER = 2       # its standard deviation, its mean subtracted before
 
 
 class Source1(enum.Enum, shape=2):
@@ -49,7 +58,7 @@ def command_layout():
     return data.StructLayout({
         "opcode": 8, "reserved0": 8, "tag": 16,
         "format0": 4, "format1": 4, "destination": 4, "operation": 4, "function": 4,
-        "reduce": 2, "mode": 2, "rule": 3, "stochastic": 1, "affine": 1, "reserved1": 3,
+        "reduce": 2, "mode": 2, "rule": 3, "stochastic": 1, "affine": 1, "norm": 2, "reserved1": 1,
         "operands": 192,
         "rows": 16, "columns": 16, "stride0": 16, "stride1": 16,
         "stride": 16, "scale_stride": 16, "multiplier": 32, "addend": 32,
@@ -80,10 +89,13 @@ class SimdChecker(wiring.Component):
     """Says whether the SIMD engine takes a command. Latency is 0 cycles.
 
     Refused, with the number of the word: a code that does not exist or reserved bits (1),
-    stochastic rounding of a result without scales (1), an operand that is needed and absent (4,
-    13), no rows or columns (8), a source row stride longer than the CB (9), a destination row
+    stochastic rounding of a result without scales (1), a norm with any other operation or with a
+    source 1 that is not rows (1), a rotation with affine or by scalars (1), an operand that is
+    needed and absent (4, 13), no rows or columns (8), a rotation of an odd number of columns (8),
+    a source row stride longer than the CB (9), a destination row
     stride longer than the CB or shorter than a row, a scale row stride that is not allowed, too
-    short for a row or longer than the CB (10). Strides matter with more than one row only.
+    short for a row or longer than the CB (10). Strides matter with more than one row only; that
+    of source 1 in a LayerNorm always.
 
     Parameters
     ----------
@@ -110,6 +122,8 @@ class SimdChecker(wiring.Component):
         command, grants = self.settings.command, self.settings.grants
         mx, reduces = is_mx(command), command.reduce != Reduce.NONE
         binary = command.operation != Operation.NONE
+        rotates = command.operation == Operation.ROTATE
+        norm, layer = command.norm != Norm.NONE, command.norm == Norm.LAYER
         scalar = command.mode == Source1.SCALAR
         many = command.rows > 1
 
@@ -119,13 +133,18 @@ class SimdChecker(wiring.Component):
         codes = (
             ~is_one_of(command.format0, SOURCE_FORMATS)
             | (binary & (command.mode > Source1.SCALAR.value))
-            | (binary & ~scalar & ~is_one_of(command.format1, SOURCE_FORMATS))
-            | (command.operation > Operation.MIN.value) | (command.function > Function.SILU.value)
+            | ((norm | (binary & ~scalar)) & ~is_one_of(command.format1, SOURCE_FORMATS))
+            | (rotates & (command.affine | scalar)) | (command.norm > Norm.LAYER.value)
+            | (norm & (binary | command.affine | reduces | (command.mode != Source1.ROW)
+                       | (command.function != Function.NONE)))
+            | (command.operation > Operation.ROTATE.value)
+            | (command.function > Function.SILU.value)
             | (command.reduce > Reduce.MAX.value) | (command.rule > Rule.CEIL.value)
             | (~reduces & (command.destination > Format.E2M1.value))
             | (command.stochastic & ~mx) | command.reserved1.any())
-        sources = many & ((command.stride0 > size(grants[SOURCE0])) | (
-            binary & (command.mode == Source1.FULL) & (command.stride1 > size(grants[SOURCE1]))))
+        sources = (many & (command.stride0 > size(grants[SOURCE0]))) | (
+            (command.stride1 > size(grants[SOURCE1]))
+            & (layer | (many & binary & (command.mode == Source1.FULL))))
 
         blocks = Signal(12)
         length, scale_size = Signal(13), Signal(22)
@@ -147,8 +166,9 @@ class SimdChecker(wiring.Component):
             | ((stride > scale_size) & (grants[SCALES].limit != 0)))
 
         for field, wrong in reversed((
-                (1, codes), (4, binary & (grants[SOURCE1].limit == 0)),
-                (8, (command.rows == 0) | (command.columns == 0)), (9, sources),
+                (1, codes), (4, (binary | norm) & (grants[SOURCE1].limit == 0)),
+                (8, (command.rows == 0) | (command.columns == 0)
+                 | (rotates & command.columns[0])), (9, sources),
                 (10, target | target_scales), (13, mx & (grants[SCALES].limit == 0)))):
             with m.If(wrong):
                 m.d.comb += [self.refused.eq(1), self.field.eq(field)]

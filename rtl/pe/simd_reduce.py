@@ -24,7 +24,7 @@ class SimdReduce(wiring.Component):
     advance : In(1)
         Move by one stage.
     command : In(command_layout())
-        The command, whose ``reduce`` is not NONE while there are beats.
+        The command; with ``reduce`` NONE, as in a norm, rows are summed.
     valid : In(1)
         There is a beat.
     x : In(512)

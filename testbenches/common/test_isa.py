@@ -4,6 +4,7 @@ from pathlib import Path
 
 from host import isa as software
 from rtl.common import isa as hardware
+from rtl.pe import functions, simd_command
 from rtl.pe.interfaces import LINE_BYTES, AccessError, ErrorCode, Unit, UnitState
 
 PAGE = (Path(__file__).parents[2] / "docs" / "programming-model.md").read_text()
@@ -31,6 +32,25 @@ def test_units_agree():
     assert LINE_BYTES == software.LINE
     for unit in Unit:
         assert re.search(rf"^\| [^|]+ \| {unit.value} \|", PAGE, re.MULTILINE), unit
+
+
+def test_codes_of_the_simd_command_agree():
+    """By number: the names are shorter in software and on the page."""
+    row = next(line for line in PAGE.splitlines() if "binary op: 0 none" in line)
+    for field, hard, soft in (("binary op", simd_command.Operation, software.Binary),
+                              ("function", functions.Function, software.Function),
+                              ("reduce", simd_command.Reduce, software.Reduce),
+                              ("source 1", simd_command.Source1, software.Source1),
+                              ("norm", simd_command.Norm, software.Norm)):
+        codes = re.search(rf"\d {field}: ([^;|]+)", row).group(1)
+        documented = {int(number): name.lower()[:3] for number, name in
+                      re.findall(r"(\d) ([^,]+)", codes)}
+        values = [member.value for member in hard]
+        assert values == [member.value for member in soft] == sorted(documented), field
+        if field in ("binary op", "norm"):
+            for enum in (hard, soft):
+                assert {m.value: m.name.lower()[:3] for m in enum} == documented | {
+                    code: name for code, name in ((0, "non"), (3, "mul")) if code in documented}
 
 
 def test_every_opcode_is_routed_or_executed_by_the_command_processor():

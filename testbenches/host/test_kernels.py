@@ -4,12 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosim.golden import dot, simd
+from cosim.golden import dot, formats, simd
 from cosim.golden import transformer as golden
 from cosim.golden.function_tables import Function
+from cosim.golden.norm import Norm
 from host.driver import Device
 from host.isa import Format
-from host.kernels import rows
+from host.kernels import rows, transformer
 from host.kernels.dots import k_chunks
 from host.kernels.matmul import matmul, partition, upper
 from host.tensor import pack
@@ -121,6 +122,80 @@ def test_layer_norm_of_ragged_rows():
                       x, gamma, beta)
     wanted = golden.layer_norm(golden.bits(x), gamma[0], beta[0], 1e-5)
     np.testing.assert_array_equal(result, wanted)
+
+
+@pytest.mark.parametrize("form", [Format.FP32, Format.E4M3, Format.E2M1])
+def test_rms_norm_in_any_format(form):
+    x, gamma = numbers(3, 45, 96), numbers(4, 1, 96)
+    result = run_rows(lambda x, g, y, **o: rows.rms_norm_rows(x, g, y, epsilon=1e-6, **o), form,
+                      x, gamma)
+    wanted = simd.simd(golden.bits(x), golden.bits(gamma), norm=Norm.RMS, epsilon=1e-6,
+                       destination=form)
+    check_codes(result, wanted, form, 45, 96)
+
+
+def check_codes(result, wanted, form, m, n):
+    if form == Format.FP32:
+        np.testing.assert_array_equal(result, wanted)
+        return
+    elements, scales = (part.reshape(-1) for part in result)
+    stride = -(-len(formats.pack(form, wanted[0][0])) // 64) * 64
+    for r in range(m):
+        codes = formats.pack(form, wanted[0][r])
+        np.testing.assert_array_equal(elements[r * stride:r * stride + len(codes)], codes)
+    blocks = -(-n // 32)
+    step = 1 << (blocks - 1).bit_length()
+    np.testing.assert_array_equal(scales[:m * step].reshape(m, step)[:, :blocks], wanted[1])
+
+
+@pytest.mark.parametrize("form", [Format.FP32, Format.E4M3])
+def test_rotary_embedding_by_positions(form):
+    m, n = 77, 64
+    d = device(pes=3)
+    x = numbers(1, m, n)
+    angle = np.arange(50)[:, None] * 10000.0 ** (-np.arange(0, n, 2) / n)
+    table = np.stack([np.cos(angle), np.sin(angle)], -1).reshape(50, n).astype(np.float32)
+    positions = np.random.default_rng(1).integers(0, 50, m).astype("<u4")
+    at = d.alloc(0, positions.nbytes)
+    d.write(at, positions)
+    y = d.empty(0, m, n, form)
+    tx, tt = (d.put(pack(a, Format.FP32), 0) for a in (x, table))
+    d.launch(0, rows.rotary_rows(tx, tt, at, y, pes=d.pes, local_lines=400)).wait()
+    wanted = simd.simd(golden.bits(x), golden.bits(table[positions]),
+                       operation=simd.Operation.ROTATE, destination=form)
+    if form == Format.FP32:
+        result = d.get(y).view(np.uint32)
+    else:
+        result = d.read(y.address, y.element_bytes), d.read(y.scales, y.scale_bytes)
+    check_codes(result, wanted, form, m, n)
+
+
+def test_first_hidden_state_plain_and_quantised():
+    """Gather, sum, LayerNorm in FP32, and the same quantised, as the encoder starts."""
+    m, n = 53, 96
+    d = device(pes=4)
+    shape = transformer.Shape(width=n, heads=3, inner=128, epsilon=1e-12)
+    words, positions, gamma, beta = (numbers(i, r, n) for i, r in enumerate((200, 64, 1, 1)))
+    index = [np.random.default_rng(i).integers(0, 64, m).astype("<u4") for i in range(2)]
+    at = [d.alloc(0, i.nbytes) for i in index]
+    for address, values in zip(at, index, strict=True):
+        d.write(address, values)
+    tables, norm = ([d.put(pack(a, Format.FP32), 0) for a in pair]
+                    for pair in ((words, positions), (gamma, beta)))
+    act = transformer.Activations(d.empty(0, m, n, Format.FP32), d.empty(0, m, n, Format.E4M3),
+                                  *[None] * 3)
+    d.launch(0, transformer.embed(tables, at, act, norm, pes=d.pes, shape=shape)).wait()
+    wanted = golden.embed(words[index[0]], positions[index[1]], (gamma[0], beta[0]), 1e-12)
+    np.testing.assert_array_equal(d.get(act.x).view(np.uint32), wanted)
+    coded = d.read(act.xq.address, act.xq.element_bytes), d.read(act.xq.scales, act.xq.scale_bytes)
+    check_codes(coded, simd.simd(wanted, destination=Format.E4M3), Format.E4M3, m, n)
+
+
+def test_a_rotary_table_of_another_width_is_refused():
+    d = device()
+    x, table = (d.put(pack(numbers(1, 4, k), Format.FP32), 0) for k in (32, 16))
+    with pytest.raises(ValueError, match="not 16 for 32"):
+        rows.rotary_rows(x, table, 0, x, pes=d.pes)
 
 
 def test_gelu_quantised_on_the_way_out():

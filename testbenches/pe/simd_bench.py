@@ -4,6 +4,7 @@ import random
 import numpy as np
 
 from cosim.golden.formats import SPECS, Format, pack
+from cosim.golden.norm import Norm
 from cosim.golden.quantise import Rule
 from cosim.golden.simd import Operation, Reduce, Source1, simd
 from testbenches.pe.unit_bench import Bench, command, operand
@@ -75,9 +76,10 @@ class SimdBench(Bench):
     def execute(self, rows, columns, *, format0=Format.FP32, format1=Format.FP32,
                 destination=Format.FP32, operation=Operation.NONE, function=0,
                 reduce=Reduce.NONE, mode=Source1.FULL, rule=Rule.FLOOR, stochastic=False,
-                affine=None, seed=0, kind="normal", gap=0, scale_stride=None, offset=0):
+                affine=None, seed=0, kind="normal", gap=0, scale_stride=None, offset=0,
+                norm=Norm.NONE, epsilon=1e-5):
         """Queue one command with random operands; ``gap``: lines between rows, ``offset``: lines
-        before every operand, the scales' a quarter of it.
+        before every operand, the scales' a quarter of it. A norm has rows of parameters.
         """
         def row_lines(format, count):
             return -(-count * SPECS[format].bits // 8 // LINE) or 1
@@ -87,17 +89,21 @@ class SimdBench(Bench):
         first = source((rows, columns), format0, kind)
         self.put_rows(1, first, format0, stride0, offset)
         second, stride1, fields = None, 0, {}
-        if operation:
+        if norm:
+            mode, affine = Source1.ROW, (1 / columns, epsilon)
+            shape = (norm, columns)
+        elif operation:
             mode = Source1(mode)
             format1 = Format.FP32 if mode == Source1.SCALAR else format1
             shape = {0: (rows, columns), 1: (columns,), 2: (rows,)}[mode]
+        if norm or operation:
             second = source(shape, format1, kind)
             stride1 = row_lines(format1, columns) + gap
             self.put_rows(2, second, format1, stride1, offset)
             fields |= operand(4, 2, offset=offset, wait=1)
         result = simd(first, second, format0=format0, format1=format1, destination=destination,
                       operation=operation, function=function, reduce=reduce, mode=mode, rule=rule,
-                      stochastic=stochastic, affine=affine, seed=seed)
+                      stochastic=stochastic, affine=affine, seed=seed, norm=norm)
         mx = SPECS[destination].block and not reduce
         padded = -(-columns // 32) * 32 if mx else columns
         stride = row_lines(destination, padded) + gap
@@ -113,7 +119,8 @@ class SimdBench(Bench):
         self.commands.append(command(
             SIMD, self.tag, w1=format0 | format1 << 4 | destination << 8 | operation << 12
             | function << 16 | reduce << 20 | mode << 22 | rule << 24 | stochastic << 27
-            | (affine is not None) << 28, w8=rows | columns << 16, w9=stride0 | stride1 << 16,
+            | (affine is not None and not norm) << 28 | norm << 29,
+            w8=rows | columns << 16, w9=stride0 | stride1 << 16,
             w10=stride | scale_stride << 16, w11=float_word(multiplier), w12=float_word(addend),
             w15=seed, **operand(2, 1, offset=offset, wait=1),
             **operand(6, 3, offset=offset, wait=1), **fields))

@@ -5,7 +5,9 @@ import signal
 import numpy as np
 import pytest
 
+from cosim.golden import simd
 from cosim.golden import transformer as golden
+from cosim.golden.norm import Norm
 from host.bench import gemm
 from host.driver import Device, DeviceError
 from host.embed import Encoder
@@ -52,6 +54,28 @@ def test_row_kernels_are_bit_exact(device):
     tx, ty = device.put(pack(x, Format.FP32), 1), device.empty(1, 20, 100, Format.FP32)
     device.launch(1, rows.softmax_rows(tx, ty, pes=device.pes)).wait(1_000_000)
     np.testing.assert_array_equal(device.get(ty).view(np.uint32), golden.softmax(golden.bits(x)))
+
+
+def test_norms_and_rotations_are_bit_exact(device):
+    """More rows than a group has; the rotation is by positions in memory."""
+    m, n = 150, 100
+    x, gamma, beta, table = (numbers(i, r, n) for i, r in ((4, m), (5, 1), (6, 1), (7, 40)))
+    tx, tg, tb, tt = (device.put(pack(v, Format.FP32), 1) for v in (x, gamma, beta, table))
+    ty, tz = (device.empty(1, m, n, Format.FP32) for _ in range(2))
+    device.launch(1, rows.layer_norm_rows(tx, tg, tb, ty, pes=device.pes)).wait(1_000_000)
+    wanted = golden.layer_norm(golden.bits(x), gamma[0], beta[0], 1e-5)
+    np.testing.assert_array_equal(device.get(ty).view(np.uint32), wanted)
+    device.launch(1, rows.rms_norm_rows(tx, tg, tz, pes=device.pes)).wait(1_000_000)
+    wanted = simd.simd(golden.bits(x), golden.bits(gamma), norm=Norm.RMS, epsilon=1e-5)
+    np.testing.assert_array_equal(device.get(tz).view(np.uint32), wanted)
+
+    positions = np.random.default_rng(1).integers(0, 40, m).astype("<u4")
+    at = device.alloc(1, positions.nbytes)
+    device.write(at, positions).wait(1_000_000)
+    device.launch(1, rows.rotary_rows(tx, tt, at, tz, pes=device.pes)).wait(1_000_000)
+    wanted = simd.simd(golden.bits(x), golden.bits(table[positions]),
+                       operation=simd.Operation.ROTATE)
+    np.testing.assert_array_equal(device.get(tz).view(np.uint32), wanted)
 
 
 def test_copies_of_any_length_and_place(device):
