@@ -5,7 +5,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.attention.interfaces import LINE_BITS, PFill, factors_layout
 from rtl.attention.softmax_cap import SoftCap
-from rtl.attention.softmax_command import LANES, ScoreChecker
+from rtl.attention.softmax_command import LANES, ScoreChecker, cap_layout
 from rtl.attention.softmax_exponential import ExponentialPass
 from rtl.attention.softmax_maximum import MaximumPass
 from rtl.attention.softmax_store import ScoreStore
@@ -28,7 +28,7 @@ class SoftmaxUnit(wiring.Component):
     block ``n + 16 + pair``; one with the state ``1 + pair`` after that of its block. In steady
     state a block takes ``n + z + 11`` cycles, a last one ``max(n + z + 11, n + 16 + pair)``, one
     that exports its state ``max(n + z + 11, n + 11 + pair)``. With a soft cap the first pass takes
-    a line in 4 cycles, and the second one starts 13 cycles later. A block with sinks counts as one
+    a line in 4 cycles, and the second one starts 14 cycles later. A block with sinks counts as one
     of ``n + 1`` lines in the second pass; the first one takes its lines from the cycle after it has
     the sinks on.
 
@@ -108,11 +108,15 @@ class SoftmaxUnit(wiring.Component):
         core.submodules.checker = checker = ScoreChecker()
         jobs, refused = Signal(range(RUNNING + 1)), Signal()    # jobs that are not refused
         accepted, job = frontend.job.valid & frontend.job.ready, frontend.job.payload
-        begin = accepted & ~checker.refused
+        begin, command = accepted & ~checker.refused, checker.command
         core.d.comb += [checker.command.eq(job.command)] + [
             line for part in (maximum, cap)
             for line in (part.command.eq(job.command), part.start.eq(begin))]
-        self._fetch_sinks(core, begin, job, checker.command, maximum)
+        self._fetch_sinks(core, begin, job, command, maximum)
+        gated_domain(m, name="settings", enable=begin & command.soft_cap)
+        settings = Signal(cap_layout(), reset_less=True)
+        m.d.settings += settings.eq(Cat(command.scale, command.cap_offset, command.cap_slope))
+        core.d.comb += cap.settings.eq(settings)
         core.d.comb += [
             frontend.job.ready.eq(~maximum.open & ~refused),
             frontend.done.eq(exponential.done),

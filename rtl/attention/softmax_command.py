@@ -42,6 +42,11 @@ def maxima_layout():
     return data.StructLayout({"block": block_layout(), "peak": LINE_BITS})
 
 
+def cap_layout():
+    """Numbers of a soft cap, FP32: of a score s it makes offset + slope / (1 + 2^(s factor))."""
+    return data.StructLayout({"factor": 32, "offset": 32, "slope": 32})
+
+
 def part_layout():
     """A part of a line of capped scores: of lanes 4 ``part`` to 4 ``part`` + 3."""
     return data.StructLayout({"valid": 1, "part": range(PARTS),

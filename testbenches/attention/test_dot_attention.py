@@ -289,7 +289,7 @@ async def no_cycle_is_lost_between_scores_and_weighed_sums(dut, case):
 
 
 @full_height
-@cocotb.parametrize(case=[(MX8, 64), ((Format.E4M3, Format.E2M1), 128), (BF16, 32)])
+@cocotb.parametrize(case=[(MX8, 64), ((Format.E4M3, Format.E2M1), 128), (MX4, 128), (BF16, 32)])
 async def a_pair_takes_a_beat_a_cycle(dut, case):
     """Where each beat needs a new line, one cycle is lost between jobs, as the lines' walk does."""
     bench = await new_bench(dut, ready=1.0)

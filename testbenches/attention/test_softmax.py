@@ -352,7 +352,7 @@ async def blocks_of_every_kind_follow_each_other(dut, pair):
 @cocotb.test()
 @cocotb.parametrize(pair=[0, 1])
 async def a_line_with_a_soft_cap_takes_four_cycles(dut, pair):
-    """P is full 13 cycles later than without a cap; sinks add a line to the second pass."""
+    """P is full 14 cycles later than without a cap; sinks add a line to the second pass."""
     bench = await new_bench(dut, **FULL_SPEED)
     for cap in (None, golden.Cap.of(50.0)):
         for sinks in (None, random_sinks(wild=0)):
@@ -362,7 +362,7 @@ async def a_line_with_a_soft_cap_takes_four_cycles(dut, pair):
             await bench.finish()
             taken = np.array(bench.take_cycles[begin:])
             assert (np.diff(taken) == (4 if cap else 1)).all() and len(taken) == block.lines
-            last = taken[-1] + (13 if cap else 0) + (sinks is not None)
+            last = taken[-1] + (14 if cap else 0) + (sinks is not None)
             assert bench.full_cycles[ends] == last + 14 + pair + block.lines + zero_words(block)
     bench.check()
 
