@@ -112,18 +112,30 @@ class Encoder:
     resident : bool
         Parameters are placed into HBM before the run, as after an earlier upload; otherwise they
         are copied through the host interface and the die-to-die link, cycle by cycle.
+    fused : bool
+        Attention by the attention unit, P in E4M3; if None, where PEs have one.
+        :exc:`ValueError` for True where they have none.
     """
 
     def __init__(self, device, weights, *, weight_format=Format.E4M3, rule=Rule.FLOOR,
-                 weight_rule=Rule.FLOOR, activations=Format.E4M3, resident=True):
+                 weight_rule=Rule.FLOOR, activations=Format.E4M3, resident=True,
+                 fused=None):
+        unit = device.configuration.attention
+        if fused and not unit:
+            raise ValueError("Fused must be False where PEs have no attention unit, not True")
+        self.probabilities = Format.E4M3 if (unit if fused is None else fused) else None
         self.device, self.weights, self.resident = device, weights, resident
         self.form, self.rule, self.activations = weight_format, rule, activations
         self.arithmetic = golden.Arithmetic(
             number_formats.Format(weight_format), number_formats.Format(activations),
-            weight_rule, rule)
+            weight_rule, rule, self.golden_p(self.probabilities))
         self.packed = [{name: pack(getattr(layer, name), weight_format, rule=weight_rule)
                         for name in MATRICES} for layer in weights.layers]
         self.placed = {}
+
+    @staticmethod
+    def golden_p(probabilities):
+        return None if probabilities is None else number_formats.Format(probabilities)
 
     def place(self, die):
         """Bring the parameters into a die's HBM, once; SRAM holds those of one layer at a time."""
@@ -201,7 +213,7 @@ class Encoder:
                     source, size, weights = layers[stage - 1]
                     programs = kernels.layer(weights, share.act, share.spans, shape=SHAPE,
                                              stage=(source, work, size), rule=self.rule,
-                                             **options)
+                                             probabilities=self.probabilities, **options)
                 else:
                     programs = kernels.pool(share.act.x, share.tensors["vectors"], share.spans,
                                             **options)

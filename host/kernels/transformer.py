@@ -7,7 +7,19 @@ feed-forward network, LayerNorm.
 """
 from dataclasses import dataclass
 
-from host.isa import LINE, ROWS, Binary, Function, Operand, Reduce, Rule, Source1, blocks, lines
+from host.isa import (
+    LINE,
+    ROWS,
+    Binary,
+    Format,
+    Function,
+    Operand,
+    Reduce,
+    Rule,
+    Source1,
+    blocks,
+    lines,
+)
 from host.isa import scale_stride as stride_of
 from host.kernels.attention import attention
 from host.kernels.dots import Chunk, Panel, load, load_a, panel_lines
@@ -60,8 +72,11 @@ class Activations:
     inner: Tensor       # inside the feed-forward network, quantised
 
 
-def layer(weights, act, sentences, *, pes, shape, stage=None, rule=Rule.FLOOR, local_lines=8192):
+def layer(weights, act, sentences, *, pes, shape, stage=None, rule=Rule.FLOOR,
+          probabilities=Format.E4M3, local_lines=8192):
     """Programs by PE of one encoder layer; ``sentences`` are (first, past last) token rows.
+
+    ``probabilities``: format of P in the attention unit; None on PEs without one.
 
     ``stage``: None, or (source, target, bytes) of the layer's parameters, which four PEs then bring
     from HBM into SRAM before the products start, each from a bank of its own. The HBM controller
@@ -78,7 +93,8 @@ def layer(weights, act, sentences, *, pes, shape, stage=None, rule=Rule.FLOOR, l
             if i < streams:
                 copy(p, *stage, part=i, parts=streams)
             p.phase(barrier=True)
-        attention(p, weights, act, sentences, split(shape.heads, count)[i], shape, rule)
+        attention(p, weights, act, sentences, split(shape.heads, count)[i], shape, rule,
+                  probabilities)
         p.phase(barrier=True)
         tiles = split(shape.width // ROWS, count)[i]
         dense(p, act.heads, weights.out, tiles, residual(p, weights.out_bias, act, tiles))
@@ -93,6 +109,17 @@ def layer(weights, act, sentences, *, pes, shape, stage=None, rule=Rule.FLOOR, l
         dense(p, act.inner, weights.down, tiles, residual(p, weights.down_bias, act, tiles))
         p.phase(barrier=True)
         normalise(p, split(tokens, count)[i], act, weights.norm2, shape, rule)
+    return programs
+
+
+def attend(weights, act, sentences, *, pes, shape, rule=Rule.FLOOR, probabilities=Format.E4M3,
+           local_lines=8192):
+    """Programs of the first phase of a layer alone: projections and attention."""
+    programs = {}
+    for pe, heads in zip(pes, split(shape.heads, len(pes)), strict=True):
+        programs[pe] = Program(local_lines=local_lines)
+        attention(programs[pe], weights, act, sentences, heads, shape, rule,
+                  probabilities)
     return programs
 
 
