@@ -7,7 +7,7 @@ import numpy as np
 from cosim.golden import formats as number_formats
 from cosim.golden import transformer as golden
 from host import counters
-from host.isa import LINE, Format, Region, Rule
+from host.isa import LINE, Format, Region, Rule, Unit
 from host.kernels import transformer as kernels
 from host.models import minilm
 from host.tensor import Tensor, pack
@@ -40,6 +40,15 @@ class Result:
     cycles: int
     seconds: float
     counters: counters.Totals
+
+
+@dataclass
+class Phase:
+    """Projections and attention of a layer alone: cycles of the slowest PE, elements, equal."""
+
+    cycles: int
+    compared: int
+    equal: int
 
 
 def share_out(ids, dies):
@@ -120,11 +129,10 @@ class Encoder:
     def __init__(self, device, weights, *, weight_format=Format.E4M3, rule=Rule.FLOOR,
                  weight_rule=Rule.FLOOR, activations=Format.E4M3, resident=True,
                  fused=None):
-        unit = device.configuration.attention
-        if fused and not unit:
-            raise ValueError("Fused must be False where PEs have no attention unit, not True")
-        self.probabilities = Format.E4M3 if (unit if fused is None else fused) else None
         self.device, self.weights, self.resident = device, weights, resident
+        self._check(fused)
+        fused = device.configuration.attention if fused is None else fused
+        self.probabilities = Format.E4M3 if fused else None
         self.form, self.rule, self.activations = weight_format, rule, activations
         self.arithmetic = golden.Arithmetic(
             number_formats.Format(weight_format), number_formats.Format(activations),
@@ -132,6 +140,10 @@ class Encoder:
         self.packed = [{name: pack(getattr(layer, name), weight_format, rule=weight_rule)
                         for name in MATRICES} for layer in weights.layers]
         self.placed = {}
+
+    def _check(self, fused):
+        if fused and not self.device.configuration.attention:
+            raise ValueError("Fused must be False where PEs have no attention unit, not True")
 
     @staticmethod
     def golden_p(probabilities):
@@ -230,10 +242,39 @@ class Encoder:
         return Result(vectors, states[:-1], shares, device.transport.cycle - first,
                       time.perf_counter() - started, totals)
 
+    def attend(self, result, *, fused):
+        """Run projections and attention of the last layer alone on the last hidden states.
+
+        Every element is compared with the golden model. ``fused`` as in the constructor.
+        """
+        self._check(fused)
+        probabilities = Format.E4M3 if fused else None
+        arithmetic = replace(self.arithmetic, p=self.golden_p(probabilities))
+        phase, layer = Phase(0, 0, 0), self.coded()[-1]
+        for share, x in zip(result.shares, result.states[-1], strict=True):
+            die, heads = share.die, share.act.heads
+            programs = kernels.attend(self.placed[die][2][-1][2], share.act, share.spans,
+                                      pes=self.device.pes, shape=SHAPE, rule=self.rule,
+                                      probabilities=probabilities)
+            self.device.launch(die, programs, stream=die).wait()
+            phase.cycles = max(phase.cycles, *(
+                int(counters.read(self.device, die, pe)[Unit.COMMAND_PROCESSOR][4])
+                for pe in self.device.pes))
+            mixed = golden.mixed(x, layer, share.spans, SHAPE.heads, arithmetic)
+            wanted = pack(mixed.view(np.float32), self.activations, rule=self.rule)
+            got = self.device.read(heads.address, heads.element_bytes, stream=die)
+            phase.compared += wanted.elements.size
+            phase.equal += int((got == wanted.elements.reshape(-1)).sum())
+        return phase
+
+    def coded(self):
+        """Layers as the golden model takes them: matrices as codes and scales."""
+        return [replace(layer, **{name: packed[name].operand for name in MATRICES})
+                for layer, packed in zip(self.weights.layers, self.packed, strict=True)]
+
     def golden(self, shares):
         """The same by the golden model: hidden states by stage and die, and vectors."""
-        coded = [replace(layer, **{name: packed[name].operand for name in MATRICES})
-                 for layer, packed in zip(self.weights.layers, self.packed, strict=True)]
+        coded = self.coded()
         states, vectors = [[] for _ in range(len(coded) + 1)], {}
         for share in shares:
             x = golden.embed(self.weights.words[share.ids],

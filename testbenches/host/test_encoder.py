@@ -6,8 +6,9 @@ import pytest
 
 from cosim.golden import formats as number_formats
 from cosim.golden import transformer as golden
+from host.bench import embed as bench
 from host.driver import Device
-from host.embed import Encoder
+from host.embed import Encoder, Phase
 from host.isa import Format, Rule
 from host.kernels import transformer as kernels
 from host.kernels.attention import runs_of
@@ -142,3 +143,31 @@ def test_encoder_with_and_without_attention_unit(attention, fused):
 def test_no_attention_unit_to_be_used():
     with pytest.raises(ValueError, match="have no attention unit"):
         encoder(False, fused=True)
+
+
+def test_attention_alone_both_ways():
+    job = encoder(True)
+    result = job.run(minilm.tokenise(["Two short sentences are enough.", "Yes."]))
+    phases = bench.phases(job, result)
+    assert list(phases) == [True, False]
+    assert all(p.compared == p.equal == result.states[0][0].size + result.states[0][1].size
+               for p in phases.values())
+    result.states[-1][0][3] ^= 1 << 22      # other hidden states: a difference must be seen
+    assert job.attend(result, fused=True).equal < phases[True].compared
+
+
+def test_without_attention_unit_one_way_is_reported():
+    job = encoder(False)
+    result = job.run(minilm.tokenise(["Yes."]))
+    assert list(bench.phases(job, result)) == [False]
+    with pytest.raises(ValueError, match="have no attention unit"):
+        job.attend(result, fused=True)
+
+
+def test_attention_figures():
+    both = {True: Phase(50, 1, 1), False: Phase(75, 1, 1)}
+    assert bench.attention_metrics(both, "_x") == {
+        "attention_cycles_x": 50, "attention_cycles_without_unit_x": 75,
+        "attention_speedup_x": 1.5}
+    assert bench.attention_metrics({False: Phase(75, 1, 1)}) == {
+        "attention_cycles_without_unit": 75}
