@@ -5,7 +5,7 @@ from host.kernels.matmul import upper
 from host.kernels.rows import LOG2_E, array, softmax, softmax_scratch, store
 from host.program import use
 
-QUERIES = 64    # rows of a score matrix in local memory at a time
+QUERIES = 64    # rows of a score matrix in local memory at a time; half if there are many keys
 SCALES = 4      # bytes between scales of Q, K and of a page of V^T, so that 16 rows fill a line
 
 
@@ -169,7 +169,7 @@ class Separate(Core):
     def __init__(self, *args):
         super().__init__(*args)
         p, longest = self.p, self.longest
-        self.queries = queries = min(QUERIES, longest)
+        self.queries = queries = min(QUERIES if longest <= KEYS else QUERIES // 2, longest)
         score, v_row = lines(4 * longest), lines(self.form.row_bytes(longest))
         self.scores = p.buffer(queries * score)
         self.weights = p.buffer(queries * v_row), p.buffer(lines(queries * scale_stride(longest)))

@@ -6,10 +6,11 @@ import pytest
 
 from cosim.golden import formats as number_formats
 from cosim.golden import transformer as golden
+from host import embed
 from host.bench import embed as bench
 from host.driver import Device
 from host.embed import Encoder, Phase
-from host.isa import Format, Rule
+from host.isa import Format, Region, Rule
 from host.kernels import transformer as kernels
 from host.kernels.attention import runs_of
 from host.models import minilm
@@ -119,11 +120,11 @@ def test_runs_hold_whole_sentences():
         [(0, 60), (60, 120), (120, 128)], [(128, 129)], [(129, 329)], [(329, 334)]]
 
 
-def encoder(attention, fused=None):
+def encoder(attention, fused=None, *, package=None, layers=2):
     parameters = minilm.load()
     parameters = minilm.Weights(parameters.words, parameters.positions, parameters.norm,
-                                parameters.layers[:2])
-    device = Device(FakePackage(Configuration(attention=attention)))
+                                parameters.layers[:layers])
+    device = Device(package or FakePackage(Configuration(attention=attention)))
     return Encoder(device, parameters, weight_format=Format.E2M1, weight_rule=Rule.EVEN,
                    rule=Rule.RCEIL, fused=fused)
 
@@ -171,3 +172,60 @@ def test_attention_figures():
         "attention_speedup_x": 1.5}
     assert bench.attention_metrics({False: Phase(75, 1, 1)}) == {
         "attention_cycles_without_unit": 75}
+
+
+class Reordered(FakePackage):
+    """Executes one submission at a time, of the first stream in ``order`` that has one."""
+
+    def __init__(self, order):
+        super().__init__()
+        self.order, self.queues = order, {stream: [] for stream in order}
+
+    def run_until_interrupt(self, cycles):
+        self.cycle += 1
+        base, entries = self.registers["submission_base_lo"], 1 << self.registers["submission_size"]
+        while self.head != self.registers["submission_tail"]:
+            at = base + self.head * 64
+            words = [int(w) for w in self.host_memory[at:at + 64].view("<u4")]
+            self.queues[words[0] >> 8 & 255].append(words)
+            self.head = (self.head + 1) % entries
+        for stream in self.order:
+            if self.queues[stream]:
+                self._execute(self.queues[stream].pop(0))
+                return
+
+
+@pytest.mark.parametrize("copiers", [0, 1, 2, None])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0)])
+def test_parameters_come_in_time_and_not_too_early(copiers, order):
+    """Layers before copies as far as the host allows, and the other way round."""
+    package = Reordered(order)
+    job = encoder(True, package=package, layers=4)
+    result = job.run(minilm.tokenise(["Two short sentences are enough.", "Yes."]), copiers=copiers)
+    states, vectors = job.golden(result.shares)
+    for mine, theirs in zip(result.states, states, strict=True):
+        for x, y in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(x, y)
+    np.testing.assert_array_equal(result.vectors.view(np.uint32), vectors)
+
+
+def test_copiers_are_chosen_by_what_takes_longest():
+    shape, size = kernels.Shape(), 1_900_000
+    assert kernels.copiers(33, shape, size, 6) == 2         # memory takes longest
+    assert kernels.copiers(128, shape, size, 6) == 1        # one keeps up with the products
+    assert kernels.copiers(33, shape, size, 1) == 0
+    with pytest.raises(ValueError, match="Copiers must be in 0 to 5, not 6"):
+        encoder(True).run(minilm.tokenise(["Yes."]), copiers=6)
+
+
+def test_many_tokens_and_little_memory(monkeypatch):
+    """Hidden states go to HBM, programs come one at a time."""
+    monkeypatch.setattr(embed, "STATE_BYTES", 300_000)
+    monkeypatch.setattr(embed, "AHEAD_BYTES", 1)
+    job = encoder(True, package=FakePackage(Configuration(sram_bytes=4_500_000)), layers=3)
+    result = job.run(minilm.tokenise([minilm.SENTENCES[1] * 8, "Yes."]))
+    regions = {Region(state.address >> 40 & 15) for share in result.shares
+               for state in share.states}
+    assert regions == {Region.SRAM, Region.HBM}
+    states, _ = job.golden(result.shares)
+    np.testing.assert_array_equal(result.states[-1][0], states[-1][0])
