@@ -21,6 +21,7 @@ class Configuration:
     hbm_bytes: int
     rows: int
     columns: int
+    attention: bool     # PEs have an attention unit
 
 
 class Package:
@@ -65,7 +66,7 @@ class Package:
         compute = self.package.compute
         self.configuration = Configuration(
             self.package.compute_chiplets, compute.pes, compute.addresses.sram_bytes,
-            compute.addresses.hbm_bytes, compute.rows, compute.columns)
+            compute.addresses.hbm_bytes, compute.rows, compute.columns, compute.attention)
         self.host_memory = self.engine.memory("io.host")
 
     def _offset(self, register):

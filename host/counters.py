@@ -10,8 +10,14 @@ STATES = ("busy", "starved", "blocked")
 
 def read(device, die, pe):
     """Counter words of one PE: an array [unit, 16]."""
-    at = address(die, Region.REGISTERS, pe << 16)
-    return device.read(at, LINE * len(Unit), stream=die).view("<u4").reshape(-1, 16)
+    return read_each(device, die, [pe])[0]
+
+
+def read_each(device, die, pes):
+    """Counter words of some PEs of a die: an array [PE, unit, 16]."""
+    places = [address(die, Region.REGISTERS, pe << 16) for pe in pes]
+    words = device.read_each(places, LINE * len(Unit), stream=die)
+    return words.view("<u4").reshape(len(pes), -1, 16)
 
 
 @dataclass
@@ -22,8 +28,7 @@ class Totals:
     units: dict = field(default_factory=lambda: {u: np.zeros(16, np.int64) for u in Unit})
 
     def add(self, device, die, pes=None):
-        for pe in device.pes if pes is None else pes:
-            words = read(device, die, pe)
+        for words in read_each(device, die, device.pes if pes is None else pes):
             for unit in Unit:
                 self.units[unit] += words[unit]
             self.cycles += int(words[Unit.COMMAND_PROCESSOR][4])

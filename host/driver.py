@@ -192,14 +192,24 @@ class Device:
 
     def read(self, at, count, *, stream=0, timeout=DEFAULT_TIMEOUT):
         """Bytes of device memory; waits for what the stream was given before."""
-        staging = self.host_heap.alloc(count)
-        event = self._submit(Submission.COPY_OUT, f"Copy of {count} bytes from {at:#x}", stream,
-                             w2=staging, w4=at, w6=count)
+        return self.read_each([at], count, stream=stream, timeout=timeout)[0]
+
+    def read_each(self, places, count, *, stream=0, timeout=DEFAULT_TIMEOUT):
+        """``count`` bytes from each of some addresses, asked for together: [address, byte]."""
+        staging = self.host_heap.alloc(count * len(places))
+        events = []
         try:
-            event.wait(timeout)
-            return self.host[staging:staging + count].copy()
+            with self.batch():
+                for number, at in enumerate(places):
+                    events.append(self._submit(
+                        Submission.COPY_OUT, f"Copy of {count} bytes from {at:#x}", stream,
+                        w2=staging + number * count, w4=at, w6=count))
+            for event in events:
+                event.wait(timeout)
+            data = self.host[staging:staging + count * len(places)]
+            return data.reshape(len(places), count).copy()
         finally:
-            if event.done:
+            if all(event.done for event in events):
                 self.host_heap.release(staging)
 
     def put(self, packed, die, region=Region.SRAM, *, stream=0):

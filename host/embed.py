@@ -7,13 +7,16 @@ import numpy as np
 from cosim.golden import formats as number_formats
 from cosim.golden import transformer as golden
 from host import counters
-from host.isa import LINE, Format, Region, Rule
+from host.driver import STREAMS
+from host.isa import LINE, Format, Region, Rule, Unit
 from host.kernels import transformer as kernels
 from host.models import minilm
 from host.tensor import Tensor, pack
 
 SHAPE = kernels.Shape(epsilon=minilm.EPSILON)
 ROW_BYTES = 1 << 16     # a row of every bank of two HBM channels
+AHEAD_BYTES = 1 << 20   # of programs that come before their step
+STATE_BYTES = 1 << 21   # of hidden states in the SRAM of a die
 MATRICES = ("qkv", "out", "up", "down")
 
 
@@ -27,12 +30,14 @@ class Share:
     ids: np.ndarray
     positions: np.ndarray
     act: kernels.Activations | None = None
+    states: list = field(default_factory=list)      # hidden states before and after each layer
     tensors: dict = field(default_factory=dict)
+    copiers: int = 0    # PEs that bring the next layer's parameters while the others compute
 
 
 @dataclass
 class Result:
-    """What a run gave: vectors, hidden states by stage and die, completions, counters."""
+    """What a run gave: vectors, hidden states by stage and die, cycles to the vectors, counters."""
 
     vectors: np.ndarray
     states: list            # [stage][die] -> uint32 patterns [tokens, width]
@@ -40,6 +45,23 @@ class Result:
     cycles: int
     seconds: float
     counters: counters.Totals
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Parameters of a layer: ``stage`` brings them from HBM, ``weights`` are then in SRAM."""
+
+    stage: tuple        # source, target, bytes
+    weights: kernels.LayerWeights
+
+
+@dataclass
+class Phase:
+    """Projections and attention of a layer alone: cycles of the slowest PE, elements, equal."""
+
+    cycles: int
+    compared: int
+    equal: int
 
 
 def share_out(ids, dies):
@@ -100,6 +122,62 @@ def moved(where, base):
     return kernels.LayerWeights(**{f.name: one(getattr(where, f.name)) for f in fields(where)})
 
 
+class Flow:
+    """The packets of one die: steps in one stream; in another the parameters of the next layer.
+
+    A buffer of parameters is filled again when the layer that used it has ended, and a layer starts
+    when its parameters are there. Programs are uploaded while the first parameters come.
+    """
+
+    def __init__(self, device, share, programs, stages):
+        self.device, self.die, self.layers = device, share.die, len(stages)
+        few = len(device.pes) - share.copiers
+        self.few, self.rest = device.pes[:few], device.pes[few:]
+        self.second = share.die + len(device.dies)      # stream of the copies
+        self.programs, self.steps, self.copied = programs, [], None
+        self.start(0)
+        self.copies = [device.prepare(self.die, kernels.staging(*stage, pes=self.rest),
+                                      stream=self.second) for stage in stages if self.rest]
+
+    def _prepare(self, programs):
+        return self.device.prepare(self.die, programs, stream=self.die)
+
+    def upload(self):
+        """Bring programs of later steps, as far as there is room; one at least, if there is."""
+        used = 0
+        for programs in self.programs[len(self.steps):]:
+            size = sum(LINE * len(p.words()) for p in programs.values())
+            if used and used + size > AHEAD_BYTES:
+                break
+            try:
+                self.steps.append(self._prepare(programs))
+            except MemoryError:
+                break
+            used += size
+
+    def wait(self, step, totals):
+        """Wait until a step has ended, and count what its PEs did."""
+        self.event.wait()
+        totals.add(self.device, self.die, self.few if 0 < step < self.layers else self.device.pes)
+
+    def copy(self, step, totals):
+        """Wait for the copies for layer ``step``, and start those for the one after it."""
+        if self.copied:
+            self.copied.wait()
+            totals.add(self.device, self.die, self.rest)
+        self.copied = None
+        if self.rest and step < self.layers:
+            self.copied = self.device.start(self.copies[step], stream=self.second)
+
+    def start(self, step):
+        """Launch a step; behind it the next program comes, if it is not there."""
+        if step == len(self.steps):
+            self.steps.append(self._prepare(self.programs[step]))
+        self.event = self.device.start(self.steps[step], stream=self.die)
+        if 0 < step == len(self.steps) - 1:
+            self.upload()
+
+
 class Encoder:
     """MiniLM on a device; parameters lie in each die's HBM.
 
@@ -112,21 +190,36 @@ class Encoder:
     resident : bool
         Parameters are placed into HBM before the run, as after an earlier upload; otherwise they
         are copied through the host interface and the die-to-die link, cycle by cycle.
+    fused : bool
+        Attention by the attention unit, P in E4M3; if None, where PEs have one.
+        :exc:`ValueError` for True where they have none.
     """
 
     def __init__(self, device, weights, *, weight_format=Format.E4M3, rule=Rule.FLOOR,
-                 weight_rule=Rule.FLOOR, activations=Format.E4M3, resident=True):
+                 weight_rule=Rule.FLOOR, activations=Format.E4M3, resident=True,
+                 fused=None):
         self.device, self.weights, self.resident = device, weights, resident
+        self._check(fused)
+        fused = device.configuration.attention if fused is None else fused
+        self.probabilities = Format.E4M3 if fused else None
         self.form, self.rule, self.activations = weight_format, rule, activations
         self.arithmetic = golden.Arithmetic(
             number_formats.Format(weight_format), number_formats.Format(activations),
-            weight_rule, rule)
+            weight_rule, rule, self.golden_p(self.probabilities))
         self.packed = [{name: pack(getattr(layer, name), weight_format, rule=weight_rule)
                         for name in MATRICES} for layer in weights.layers]
         self.placed = {}
 
+    def _check(self, fused):
+        if fused and not self.device.configuration.attention:
+            raise ValueError("Fused must be False where PEs have no attention unit, not True")
+
+    @staticmethod
+    def golden_p(probabilities):
+        return None if probabilities is None else number_formats.Format(probabilities)
+
     def place(self, die):
-        """Bring the parameters into a die's HBM, once; SRAM holds those of one layer at a time."""
+        """Bring the parameters into a die's HBM, once; SRAM holds those of two layers at a time."""
         if die in self.placed:
             return self.placed[die]
         put = self._resident if self.resident else self._copied
@@ -138,14 +231,15 @@ class Encoder:
             norms = {name: [blob.row(v) for v in getattr(layer, name)]
                      for name in ("norm1", "norm2")}
             blobs.append((blob, kernels.LayerWeights(**matrices, **biases, **norms)))
-        work = self.device.alloc(die, max(blob.size for blob, _ in blobs))
+        most = max(blob.size for blob, _ in blobs)
+        work = [self.device.alloc(die, most) for _ in range(min(2, len(blobs)))]
         layers = []
-        for blob, where in blobs:
-            size = blob.size
-            layers.append((put(die, blob.bytes()), size, moved(where, work)))
+        for number, (blob, where) in enumerate(blobs):
+            size, target = blob.size, work[number % 2]
+            layers.append(Placed((put(die, blob.bytes()), target, size), moved(where, target)))
         tables = [self._table(die, put, t) for t in (self.weights.words, self.weights.positions)]
         norm = [self._table(die, put, v[None]) for v in self.weights.norm]
-        self.placed[die] = tables, norm, layers, work
+        self.placed[die] = tables, norm, layers
         self.device.synchronize()
         return self.placed[die]
 
@@ -169,59 +263,126 @@ class Encoder:
     def _activations(self, share):
         d, tokens, width = self.device, len(share.ids), SHAPE.width
         share.act = kernels.Activations(
-            *(d.empty(share.die, tokens, columns, form) for columns, form in (
-                (width, Format.FP32), (width, self.activations), (width, self.activations),
+            None, *(d.empty(share.die, tokens, columns, form) for columns, form in (
+                (width, self.activations), (width, self.activations),
                 (width, Format.FP32), (SHAPE.inner, self.activations))))
         share.tensors["vectors"] = d.empty(share.die, len(share.spans), width, Format.FP32)
         for name in ("ids", "positions"):
             data = getattr(share, name).astype("<u4")
             share.tensors[name] = d.alloc(share.die, data.nbytes)
             d.write(share.tensors[name], data, stream=share.die)
+        share.states = [self._state(share.die, tokens, number)
+                        for number in range(len(self.weights.layers) + 1)]
 
-    def run(self, ids, *, progress=lambda done, total: None):
-        """Vectors of tokenised texts; reads every layer's hidden state back."""
+    def _state(self, die, tokens, number):
+        """Memory of a hidden state: SRAM, or HBM if there are many tokens."""
+        size = (number + 1) * tokens * SHAPE.width * 4
+        region = Region.SRAM if size <= STATE_BYTES else Region.HBM
+        return self.device.empty(die, tokens, SHAPE.width, Format.FP32, region)
+
+    def _programs(self, share):
+        """Programs by step: embedding, layers, pooling."""
+        tables, norm, layers = self.placed[share.die]
+        pes, options = self.device.pes, {"shape": SHAPE, "rule": self.rule}
+        few = pes[:len(pes) - share.copiers]
+        programs = [kernels.embed(
+            tables, [share.tensors["ids"], share.tensors["positions"]],
+            replace(share.act, x=share.states[0]), norm, pes=pes, **options)]
+        for number, placed in enumerate(layers):
+            programs.append(kernels.layer(
+                placed.weights, replace(share.act, x=share.states[number + 1]), share.spans,
+                before=share.states[number], stage=None if share.copiers else placed.stage,
+                pes=pes if number == len(layers) - 1 else few,
+                probabilities=self.probabilities, **options))
+        programs.append(kernels.pool(share.states[-1], share.tensors["vectors"], share.spans,
+                                     pes=pes))
+        return programs
+
+    def run(self, ids, *, copiers=None, progress=lambda done, total: None):
+        """Vectors of tokenised texts; reads every layer's hidden state back.
+
+        A layer's parameters come from HBM while the layer before computes: some PEs of each die
+        copy, in a packet and a stream of their own.
+        ``copiers``: how many (0: all PEs bring them before each layer); None to choose. Cycles
+        count until the vectors are in host memory; hidden states, for the comparison, come after.
+        """
         device, started = self.device, time.perf_counter()
         shares = share_out(ids, len(device.dies))
-        placed = {s.die: self.place(s.die) for s in shares}
+        for share in shares:
+            self.place(share.die)
         first = device.transport.cycle
         for share in shares:
             self._activations(share)
-        totals, states = counters.Totals(), []
+            share.copiers = self._copiers(share, copiers)
+        flows = [Flow(device, share, self._programs(share),
+                      [placed.stage for placed in self.placed[share.die][2]]) for share in shares]
+        totals = counters.Totals()
         stages = len(self.weights.layers) + 2
-        options = {"pes": device.pes}
-        for stage in range(stages):
-            events = []
-            for share in shares:
-                tables, norm, layers, work = placed[share.die]
-                if stage == 0:
-                    programs = kernels.embed(
-                        tables, [share.tensors["ids"], share.tensors["positions"]], share.act,
-                        norm, shape=SHAPE, rule=self.rule, **options)
-                elif stage <= len(layers):
-                    source, size, weights = layers[stage - 1]
-                    programs = kernels.layer(weights, share.act, share.spans, shape=SHAPE,
-                                             stage=(source, work, size), rule=self.rule,
-                                             **options)
-                else:
-                    programs = kernels.pool(share.act.x, share.tensors["vectors"], share.spans,
-                                            **options)
-                events.append(device.launch(share.die, programs, stream=share.die))
-            for share, event in zip(shares, events, strict=True):
-                event.wait()
-                totals.add(device, share.die)
-            states.append([device.get(s.act.x).view(np.uint32) for s in shares]
-                          if stage <= len(self.weights.layers) else None)
-            progress(stage + 1, stages)
+        for step in range(1, stages):
+            progress(step - 1, stages)
+            for flow in flows:
+                flow.wait(step - 1, totals)
+                if step == 1:
+                    flow.copy(0, totals)
+                    flow.upload()
+            for flow in flows:
+                flow.copy(step, totals)
+                flow.start(step)
+        for flow in flows:
+            flow.wait(stages - 1, totals)
         vectors = np.zeros((len(ids), SHAPE.width), np.float32)
         for share in shares:
-            vectors[share.numbers] = device.get(share.tensors["vectors"])
-        return Result(vectors, states[:-1], shares, device.transport.cycle - first,
-                      time.perf_counter() - started, totals)
+            vectors[share.numbers] = device.get(share.tensors["vectors"], stream=share.die)
+        cycles = device.transport.cycle - first
+        progress(stages, stages)
+        states = [[device.get(s.states[stage], stream=s.die).view(np.uint32) for s in shares]
+                  for stage in range(stages - 1)]
+        return Result(vectors, states, shares, cycles, time.perf_counter() - started, totals)
+
+    def _copiers(self, share, asked):
+        if asked is not None:
+            if not 0 <= asked < len(self.device.pes):
+                raise ValueError(f"Copiers must be in 0 to {len(self.device.pes) - 1}, "
+                                 f"not {asked!r}")
+            return asked
+        if 2 * len(self.device.dies) > STREAMS:     # no streams of their own
+            return 0
+        size = max(placed.stage[2] for placed in self.placed[share.die][2])
+        return kernels.copiers(len(share.ids), SHAPE, size, len(self.device.pes))
+
+    def attend(self, result, *, fused):
+        """Run projections and attention of the last layer alone on the last hidden states.
+
+        Every element is compared with the golden model. ``fused`` as in the constructor.
+        """
+        self._check(fused)
+        probabilities = Format.E4M3 if fused else None
+        arithmetic = replace(self.arithmetic, p=self.golden_p(probabilities))
+        phase, layer = Phase(0, 0, 0), self.coded()[-1]
+        for share, x in zip(result.shares, result.states[-1], strict=True):
+            die, heads = share.die, share.act.heads
+            programs = kernels.attend(self.placed[die][2][-1].weights, share.act, share.spans,
+                                      pes=self.device.pes, shape=SHAPE, rule=self.rule,
+                                      probabilities=probabilities)
+            self.device.launch(die, programs, stream=die).wait()
+            phase.cycles = max(phase.cycles, *(
+                int(counters.read(self.device, die, pe)[Unit.COMMAND_PROCESSOR][4])
+                for pe in self.device.pes))
+            mixed = golden.mixed(x, layer, share.spans, SHAPE.heads, arithmetic)
+            wanted = pack(mixed.view(np.float32), self.activations, rule=self.rule)
+            got = self.device.read(heads.address, heads.element_bytes, stream=die)
+            phase.compared += wanted.elements.size
+            phase.equal += int((got == wanted.elements.reshape(-1)).sum())
+        return phase
+
+    def coded(self):
+        """Layers as the golden model takes them: matrices as codes and scales."""
+        return [replace(layer, **{name: packed[name].operand for name in MATRICES})
+                for layer, packed in zip(self.weights.layers, self.packed, strict=True)]
 
     def golden(self, shares):
         """The same by the golden model: hidden states by stage and die, and vectors."""
-        coded = [replace(layer, **{name: packed[name].operand for name in MATRICES})
-                 for layer, packed in zip(self.weights.layers, self.packed, strict=True)]
+        coded = self.coded()
         states, vectors = [[] for _ in range(len(coded) + 1)], {}
         for share in shares:
             x = golden.embed(self.weights.words[share.ids],

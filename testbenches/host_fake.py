@@ -17,6 +17,7 @@ class Configuration:
     hbm_bytes: int = 1 << 27
     rows: int = 2
     columns: int = 3
+    attention: bool = True
 
 
 class Memory:

@@ -1,6 +1,6 @@
 """The main job as a measurement: accuracy in two weight formats, bit-exactness, speed, memory."""
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from host.transport import open_package
 
 FORMATS = {"mxfp8": Format.E4M3, "mxfp4": Format.E2M1}
 METRIC = {"mxfp8": "min_cosine_mxfp8", "mxfp4": "min_cosine_mxfp4w"}
+LONG = " ".join(minilm.SENTENCES * 5)
 MACS_PER_TOKEN = 6 * (4 * 384 * 384 + 2 * 384 * 1536)
 
 
@@ -29,6 +30,7 @@ class Report:
     layers: list        # per stage: elements compared, elements equal
     totals: object
     statistics: dict
+    attention: dict     # host.embed.Phase by whether the attention unit did it
     timeline: object = None
 
 
@@ -44,18 +46,25 @@ def compare(result, golden):
             for mine, theirs in zip(result.states, golden, strict=True)]
 
 
-def job(options, texts=minilm.SENTENCES, weights="mxfp8", *, resident=True, record=False):
-    """Run the main job once, and compare it with the golden model and with FP32."""
+def job(options, texts=minilm.SENTENCES, weights="mxfp8", *, resident=True, record=False,
+        fused=None):
+    """Run the main job once, and compare it with the golden model and with FP32.
+
+    Then a layer's projections and attention run alone, with the attention unit and without it.
+    ``fused`` as in :class:`host.embed.Encoder`.
+    """
     ids = minilm.tokenise(texts)
     parameters = minilm.load()
     with open_package(options, record=record) as transport:
         device = Device(transport)
         encoder = Encoder(device, parameters, weight_format=FORMATS[weights],
-                          weight_rule=Rule.EVEN, rule=Rule.RCEIL, resident=resident)
+                          weight_rule=Rule.EVEN, rule=Rule.RCEIL, resident=resident,
+                          fused=fused)
         result = encoder.run(ids, progress=lambda done, total: options.step(
             done, total + 2, f"layers on the package ({weights} weights)"))
         statistics = transport.statistics()
         timeline = transport.timeline() if record else None
+        attention = phases(encoder, result)
         peak = peak_memory_mb(transport)
     stages = len(result.states) + 3
     options.step(stages - 1, stages, "golden model")
@@ -75,13 +84,46 @@ def job(options, texts=minilm.SENTENCES, weights="mxfp8", *, resident=True, reco
         "elements_compared": sum(n for n, _ in layers),
         **{f"{unit.name.lower()}_busy": result.counters.fraction(unit, STATES[0])
            for unit in Unit if unit != Unit.COMMAND_PROCESSOR}}
-    outcome.checks = {"bit_exact": all(n == equal for n, equal in layers)}
+    outcome.checks = {"bit_exact": all(n == equal for n, equal in layers)
+                      and all(p.compared == p.equal for p in attention.values())}
+    outcome.metrics |= attention_metrics(attention)
     outcome.config = {"texts": len(ids), "tokens": sum(len(i) for i in ids), "weights": weights,
                       "activations": "mxfp8", "weight_rule": "EVEN", "activation_rule": "RCEIL",
-                      "parameters_resident": resident}
+                      "parameters_resident": resident,
+                      "attention_unit": encoder.probabilities is not None}
     v = result.vectors.astype(np.float64)
     return Report(outcome, list(texts), v @ v.T, reference @ reference.T, cosines, layers,
-                  result.counters, statistics, timeline)
+                  result.counters, statistics, attention, timeline)
+
+
+def phases(encoder, result):
+    """Projections and attention of a layer alone, each way that the package has."""
+    ways = (True, False) if encoder.device.configuration.attention else (False,)
+    return {fused: encoder.attend(result, fused=fused) for fused in ways}
+
+
+def attention_metrics(attention, suffix=""):
+    """Cycles of both ways, and their ratio where there are two."""
+    metrics = {f"attention_cycles_without_unit{suffix}": attention[False].cycles}
+    if True in attention:
+        with_unit = attention[True].cycles
+        metrics = {f"attention_cycles{suffix}": with_unit, **metrics,
+                   f"attention_speedup{suffix}": attention[False].cycles / with_unit}
+    return metrics
+
+
+def long_text(options):
+    """Projections and attention of one layer over a long text on each die, both ways."""
+    parameters = minilm.load()
+    parameters = replace(parameters, layers=parameters.layers[:1])
+    options.step(0, 1, f"attention over a text of {len(LONG.split())} words")
+    with open_package(options) as transport:
+        device = Device(transport)
+        encoder = Encoder(device, parameters, weight_rule=Rule.EVEN, rule=Rule.RCEIL)
+        ids = minilm.tokenise([LONG] * len(device.dies))
+        attention = phases(encoder, encoder.run(ids))
+    options.step(1, 1, "done")
+    return attention, len(ids[0])
 
 
 def peak_memory_mb(transport):
@@ -91,12 +133,21 @@ def peak_memory_mb(transport):
 
 
 def run(options):
-    """Both weight formats; the figures of the first stand for the run."""
+    """Both weight formats, and without the attention unit; the first's figures stand for the run.
+
+    ``_long``: one text of ``long_tokens`` tokens on each die.
+    """
     first = job(options, weights="mxfp8").outcome
     second = job(options, weights="mxfp4").outcome
+    third = job(options, weights="mxfp8", fused=False).outcome
+    attention, tokens = long_text(options)
     first.metrics[METRIC["mxfp4"]] = second.metrics[METRIC["mxfp4"]]
     first.metrics["cycles_mxfp4w"] = second.metrics["cycles"]
-    first.metrics["peak_memory_mb"] = max(first.metrics["peak_memory_mb"],
-                                          second.metrics["peak_memory_mb"])
-    first.checks["bit_exact"] &= second.checks["bit_exact"]
+    first.metrics["cycles_without_attention_unit"] = third.metrics["cycles"]
+    first.metrics |= attention_metrics(attention, "_long")
+    first.metrics["peak_memory_mb"] = max(o.metrics["peak_memory_mb"]
+                                          for o in (first, second, third))
+    first.checks["bit_exact"] = (all(o.checks["bit_exact"] for o in (first, second, third))
+                                 and all(p.compared == p.equal for p in attention.values()))
+    first.config["long_tokens"] = tokens
     return first

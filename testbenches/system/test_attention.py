@@ -4,11 +4,12 @@ import pytest
 
 from host.bench import attention as bench
 from host.driver import Device, DeviceError
-from host.isa import Code, Format, Op, Region, Unit, address
+from host.isa import Code, Format, Op, Region, Rule, Unit, address
 from host.kernels.flash import Head, Mask, PageTable, flash
 from host.outcome import Options
 from host.program import Program, use
 from host.transport import open_package
+from testbenches.cache_case import Case, check_attention
 from testbenches.pool import pooled
 
 pytestmark = pytest.mark.system
@@ -90,6 +91,13 @@ def test_a_ring_that_is_not_closed_is_found_by_the_watchdog(device):
     assert completion.failed == 1 << ring[1] | 1 << ring[3]
     done = bench.execute_split(device, bench.Job(queries=5, keys=700, head=32))
     assert done.compared == done.equal > 0
+
+
+@pytest.mark.parametrize("form, p", [(Format.E4M3, Format.E4M3), (Format.BF16, Format.FP16)])
+def test_cache_is_written_and_attended(device, form, p):
+    case = Case(150, 160, 64, heads=4, form=form, bias=True, pages=[2, 0], device=device)
+    case.check(Rule.RCEIL)
+    check_attention(case, p)
 
 
 def refused(device, field, change, unit=Unit.SOFTMAX, code=Code.BAD_FIELD):
