@@ -87,7 +87,7 @@ MUTANTS = (
         ("a sink is scaled", "Mux(taken_sink, ONE, scale)", "scale")),
     *of("rtl/attention/softmax_cap.py", SOFTMAX,
         ("the soft cap divides by an exponential alone", "one_more.b.eq(ONE)", "one_more.b.eq(0)"),
-        ("the soft cap starts from 0", "total.b.eq(self.offset)", "total.b.eq(0)"),
+        ("the soft cap starts from 0", "total.b.eq(self.settings.offset)", "total.b.eq(0)"),
         ("a line is let go before its last part", "(part == PARTS - 1)", "(part == PARTS - 2)"),
         ("the parts of a line stay in one place", "self.o.part.eq(self.o.part + self.o.valid)",
          "self.o.part.eq(0)")),
