@@ -71,13 +71,16 @@ class Program:
                 offset=0):
         self._dma(Op.DMA_OUT, src, remote, rows, row_bytes, remote_stride, local_stride, offset)
 
-    def gather(self, dst, index, remote, *, rows, row_bytes, remote_stride, local_stride):
-        self._dma(Op.GATHER, dst, remote, rows, row_bytes, remote_stride, local_stride, 0, index)
+    def gather(self, dst, index, remote, *, rows, row_bytes, remote_stride, local_stride,
+               limit=0):
+        """Append a GATHER command; an index from ``limit`` on is an error, unless that is 0."""
+        self._dma(Op.GATHER, dst, remote, rows, row_bytes, remote_stride, local_stride, 0, index,
+                  limit)
 
     def _dma(self, op, local, remote, rows, row_bytes, remote_stride, local_stride, offset,
-             index=None):
+             index=None, limit=0):
         self.add(op, w2=local, w4=remote, w5=remote >> 32, w6=rows, w7=row_bytes,
-                 w8=remote_stride, w9=local_stride, w10=offset, w12=index)
+                 w8=remote_stride, w9=local_stride, w10=offset, w11=limit, w12=index)
 
     def load_a(self, elements, scales, *, form, rows, blocks, stride, scale_stride=0):
         self.add(Op.LOAD_A, w1=form, w2=elements, w4=scales, w8=rows | blocks << 16,

@@ -122,6 +122,8 @@ class Machine:
     def _gather(self, w):
         place, end = self._acquire(w, 12, producer=False)
         index = np.frombuffer(self._get(place, 0, 4 * w[6]).tobytes(), "<u4").astype(int)
+        if w[11] and (index >= w[11]).any():
+            raise Refused(2, 12, f"Index {index.max()} is past the limit of {w[11]}")
         self._dma_in(w, index)
         end()
 

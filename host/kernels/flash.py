@@ -64,7 +64,7 @@ class Mask:
 class PageTable:
     """Which pages of a pool hold a sequence: 32-bit page numbers from ``address`` on, in order.
 
-    A number past the pool gives what lies there; past memory, the launch ends with BAD_ADDRESS.
+    A number past the pool ends the launch with BAD_FIELD of its GATHER, field 12 (the index).
     """
 
     address: int
@@ -327,20 +327,21 @@ class _Flash:
         (elements, scales), (numbers, lists) = self.buffers[side], self.numbers[side]
         at, count = self.head.table.address + 4 * block, group[1]
         page, scale_page = each * tensor.row_bytes, each * tensor.scale_stride
+        pages = tensor.rows // each
         if group[0] == 0:
             self.program.dma_in(use(numbers, wait=count, release=count), at, rows=count,
                                 row_bytes=4, remote_stride=4, local_stride=LINE)
         self.program.gather(
             use(elements, wait=page // LINE, release=page // LINE),
             use(numbers, wait=1, release=1), tensor.address, rows=1, row_bytes=page,
-            remote_stride=page, local_stride=0)
+            remote_stride=page, local_stride=0, limit=pages)
         if tensor.format.is_mx and group[0] == 0:
             self.program.dma_in(use(lists, wait=1, release=1), at, row_bytes=4 * count)
             total = count * scale_page // LINE
             self.program.gather(
                 use(scales, wait=total, release=total), use(lists, wait=1, release=1),
                 tensor.scales, rows=count, row_bytes=scale_page, remote_stride=scale_page,
-                local_stride=scale_page)
+                local_stride=scale_page, limit=pages)
 
     def _operands(self, side, block, group, rows):
         """CB operands of ``rows`` rows of a block."""

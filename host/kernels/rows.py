@@ -253,7 +253,7 @@ def gather(program, tensor, index_address, cb, index_cb, *, first, rows):
     program.gather(use(cb, wait=count, release=count),
                    use(index_cb, wait=index_lines, release=index_lines), tensor.address,
                    rows=rows, row_bytes=tensor.row_bytes, remote_stride=tensor.row_bytes,
-                   local_stride=tensor.row_bytes)
+                   local_stride=tensor.row_bytes, limit=tensor.rows)
 
 
 def gather_rows(tensor, index_address, y, *, pes, local_lines=8192):

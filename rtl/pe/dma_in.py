@@ -38,7 +38,8 @@ class DmaIn(wiring.Component):
 
     A byte offset or a row stride (if there are several rows) of the whole CB or more, an address
     of more than 48 bits, no row, rows of no byte, and a ``GATHER`` whose index operand is all
-    zeros are refused: ``BAD_FIELD``. After an error response no more requests are issued; the
+    zeros are refused: ``BAD_FIELD``. So is an index at or past a limit in word 11 that is not
+    zero, with field 12, when its row would begin. After an error response no more requests are issued; the
     fault follows when all under way have been answered. ``clear`` with requests under way is
     safe: their answers are dropped, and new jobs wait for the last of them.
 
@@ -133,7 +134,10 @@ class DmaIn(wiring.Component):
         write, read = landings.write_port(), landings.read_port(domain="comb")
         chunk, request = walk.o.payload, self.request
         m.d.comb += [
-            walk.o.ready.eq(transfers.tag_free & (~request.valid | request.ready)),
+            walk.o.ready.eq(transfers.tag_free & ~chunk.stray
+                            & (~request.valid | request.ready)),
+            transfers.stray.eq(walk.o.valid & chunk.stray & transfers.tag_free),
+            transfers.stray_slot.eq(chunk.slot),
             transfers.issue.eq(walk.o.valid & walk.o.ready),
             transfers.issue_slot.eq(chunk.slot), transfers.issue_last.eq(chunk.last),
             transfers.issue_bytes.eq(chunk.count),

@@ -12,9 +12,11 @@ GATHER = 0x12           # opcode, see docs/programming-model.md
 def walk_layout(*, lines):
     """A job for :class:`RowWalk`. ``line``, ``byte``: where row 0 starts in local memory;
     ``line_stride``, ``byte_stride``: from row to row there; ``base``, ``limit``: of the CB.
+    ``bound``: indices from there on are past the table; 0 for none.
     """
     return data.StructLayout({
         "address": ADDRESS_BITS, "rows": 32, "row_bytes": 32, "stride": signed(32), "indexed": 1,
+        "bound": INDEX_BITS,
         "line": range(lines), "byte": 6, "line_stride": range(lines), "byte_stride": 6,
         "base": range(lines), "limit": range(lines + 1), "slot": 1})
 
@@ -22,11 +24,12 @@ def walk_layout(*, lines):
 def chunk_layout(*, lines):
     """The part of a row in one far line: ``count`` bytes, from byte ``start`` of line ``address``.
 
-    In local memory it starts at byte ``byte`` of ``line`` and runs on in ``next_line``.
+    In local memory it starts at byte ``byte`` of ``line`` and runs on in ``next_line``. ``stray``:
+    the index of the row is past the table.
     """
     return data.StructLayout({
         "address": ADDRESS_BITS, "start": 6, "count": 7, "line": range(lines),
-        "next_line": range(lines), "byte": 6, "slot": 1, "last": 1})
+        "next_line": range(lines), "byte": 6, "slot": 1, "last": 1, "stray": 1})
 
 
 def index_layout(*, lines):
@@ -130,10 +133,12 @@ class RowWalk(wiring.Component):
         m = Module()
         # Rows that are still to come: the next one starts at `ahead`, once that is known.
         job, ahead, known = Signal(self.i.payload.shape()), Signal(ADDRESS_BITS), Signal()
+        stray = Signal()
         # The row being cut.
         row = Signal(data.StructLayout({
             "address": ADDRESS_BITS, "left": 32, "line": range(self.lines), "byte": 6,
-            "base": range(self.lines), "limit": range(self.lines + 1), "slot": 1, "final": 1}))
+            "base": range(self.lines), "limit": range(self.lines + 1), "slot": 1, "final": 1,
+            "stray": 1}))
         busy = Signal()
 
         room = 64 - row.address[:6]
@@ -151,7 +156,7 @@ class RowWalk(wiring.Component):
             self.o.payload.count.eq(Mux(row_ends, row.left, room)),
             self.o.payload.line.eq(row.line), self.o.payload.next_line.eq(next_line),
             self.o.payload.byte.eq(row.byte), self.o.payload.slot.eq(row.slot),
-            self.o.payload.last.eq(row_ends & row.final),
+            self.o.payload.last.eq(row_ends & row.final), self.o.payload.stray.eq(row.stray),
         ]
         with m.If(cut):
             after = row.byte + self.o.payload.count
@@ -165,6 +170,7 @@ class RowWalk(wiring.Component):
                 busy.eq(1), row.address.eq(ahead), row.left.eq(job.row_bytes),
                 row.line.eq(job.line), row.byte.eq(job.byte), row.base.eq(job.base),
                 row.limit.eq(job.limit), row.slot.eq(job.slot), row.final.eq(job.rows == 1),
+                row.stray.eq(stray),
                 job.rows.eq(job.rows - 1), job.byte.eq(after),
                 job.line.eq(wrap(job.line + job.line_stride + after[6], job.base, job.limit)),
                 known.eq(~job.indexed), ahead.eq(ahead + job.stride)]
@@ -173,10 +179,11 @@ class RowWalk(wiring.Component):
             m.d.comb += self.indices.ready.eq(wanted)
             with m.If(wanted & self.indices.valid):
                 m.d.sync += [known.eq(1),
+                             stray.eq((job.bound != 0) & (self.indices.payload >= job.bound)),
                              ahead.eq(job.address + self.indices.payload * job.stride)]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [job.eq(self.i.payload), ahead.eq(self.i.payload.address),
-                         known.eq(~self.i.payload.indexed)]
+                         known.eq(~self.i.payload.indexed), stray.eq(0)]
         return m
 
 
@@ -196,6 +203,7 @@ def fill_walk(job, walk, grant, *, index=None):
     fields = [
         walk.address.eq(job.command[128:128 + ADDRESS_BITS]), walk.rows.eq(words[6]),
         walk.row_bytes.eq(words[7]), walk.stride.eq(words[8]), walk.indexed.eq(indexed),
+        walk.bound.eq(words[11]),
         walk.line.eq(wrapped(grant, words[10][6:6 + len(grant.start)])), walk.byte.eq(words[10]),
         walk.line_stride.eq(words[9] >> 6), walk.byte_stride.eq(words[9]),
         walk.base.eq(grant.base), walk.limit.eq(grant.limit)]

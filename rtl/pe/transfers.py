@@ -7,6 +7,7 @@ from rtl.pe.frontend import fault_layout
 from rtl.pe.interfaces import AccessError, ErrorCode
 
 TAGS = 32
+INDEX_WORD = 12     # of a command: operand of the indices
 
 
 class Transfers(wiring.Component):
@@ -38,6 +39,9 @@ class Transfers(wiring.Component):
         A tag came back.
     retire, retire_slot, retire_error : In(1), In(1), In(AccessError)
         The last effect of a transfer has happened.
+    stray, stray_slot : In(1)
+        The next transfer of a job is not issued: its row has an index past the limit. Only while
+        ``tag_free``; the job fails for its index operand.
     pending : In(1)
         A transfer that was answered is not yet retired.
     clear, launch : In(1)
@@ -70,6 +74,8 @@ class Transfers(wiring.Component):
     retire: In(1)
     retire_slot: In(1)
     retire_error: In(AccessError)
+    stray: In(1)
+    stray_slot: In(1)
     pending: In(1)
     clear: In(1)
     launch: In(1)
@@ -119,6 +125,9 @@ class Transfers(wiring.Component):
                 with m.If(job.code == ErrorCode.OK):
                     m.d.sync += job.code.eq(Mux(self.retire_error == AccessError.POISON,
                                                 ErrorCode.POISON, ErrorCode.BAD_ADDRESS))
+            with m.If(self.stray & (self.stray_slot == number)):
+                m.d.sync += [self.failed.eq(1), job.code.eq(ErrorCode.BAD_FIELD),
+                             job.field.eq(INDEX_WORD)]
             with m.If(self.done & (oldest == number)):
                 m.d.sync += job.open.eq(0)
             with m.If(self.begin & (self.slot == number)):

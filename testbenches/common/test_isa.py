@@ -64,7 +64,7 @@ def test_commands_of_a_unit_that_is_missing_are_unknown():
              for missing in Unit}
     everything = {r.opcode.name for r in hardware.ROUTES}
     assert everything - open_[Unit.SOFTMAX] == {"SCORE", "WEIGH"}
-    assert everything - open_[Unit.REDUCTION] == {"DOT", "WEIGH"}
+    assert everything - open_[Unit.REDUCTION] == {"DOT", "WEIGH", "REDUCE"}
     assert everything - open_[Unit.DOT] == {"DOT", "SCORE", "WEIGH"}
     assert everything - open_[Unit.LAYOUT] == {"TRANSPOSE"}
 

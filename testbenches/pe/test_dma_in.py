@@ -16,12 +16,12 @@ DATA, INDEX = 3, 5
 BUFFERS = {DATA: [5, 31], INDEX: [40, 9]}
 
 
-def dma(rows, *, tag=0, offset=0, release=0, indexed=None):
-    """``DMA_IN``, or ``GATHER`` with the offset of its index operand."""
+def dma(rows, *, tag=0, offset=0, release=0, indexed=None, limit=0):
+    """``DMA_IN``, or ``GATHER`` with the offset of its index operand and a limit of indices."""
     words = {"w4": rows.address, "w5": rows.address >> 32, "w6": rows.rows, "w7": rows.row_bytes,
              "w8": rows.stride, "w9": rows.local_stride, "w10": rows.offset}
     if indexed is not None:
-        words |= operand(12, INDEX, offset=indexed)
+        words |= operand(12, INDEX, offset=indexed) | {"w11": limit}
     return command(0x10 if indexed is None else 0x12, tag,
                    **operand(2, DATA, offset=offset, release=release), **words)
 
@@ -62,7 +62,8 @@ async def rows_of_every_alignment_arrive(dut, ready):
                 bench.local[where] = expected[where] = words
             # Jobs overlap in time but must not overlap in place: each ends before the next.
             rows_in(expected, bench.far, rows, bench.place(DATA, 1, offset), indices)
-            bench.commands.append(dma(rows, offset=offset, indexed=indexed, release=2))
+            limit = random.choice([0, max(indices) + 1, 0xFFFFFFFF]) if indices else 0
+            bench.commands.append(dma(rows, offset=offset, indexed=indexed, release=2, limit=limit))
             await bench.finish()
         assert np.array_equal(bench.local, expected)
     assert bench.releases == [(DATA, 1, 2)] * 12
@@ -140,6 +141,29 @@ async def jobs_end_in_order_and_only_when_written(dut):
         await bench.until(lambda before=before: bench.writes > before)
     await bench.finish()
     assert bench.releases == [(DATA, 1, 4), (DATA, 1, 1)]
+
+
+@cocotb.test()
+@cocotb.parametrize(at=[0, 1, 19])
+async def an_index_past_its_limit_ends_the_job(dut, at):
+    """The job before ends; no row from the index on is asked for; after a clear all is well."""
+    bench = await new_bench(dut, ready=0.8)
+    for limit, wrong in ((7, 7), (20, 1 << 31), (1, 0xFFFFFFFF)):
+        indices = np.random.randint(0, limit, 20).astype("<u4")
+        indices[at] = wrong
+        bench.local[40 * 64:42 * 64][:80] = indices.view(np.uint8)
+        before = Rows(address=1 << 14, rows=2, row_bytes=64, stride=64, local_stride=64)
+        job = Rows(address=0, rows=20, row_bytes=100, stride=128, local_stride=64)
+        bench.requests.clear()
+        bench.commands += [dma(before, tag=1, release=1),
+                           dma(job, tag=2, release=5, indexed=0, limit=limit)]
+        assert await bench.fail() == (ErrorCode.BAD_FIELD.value, 12, 2)
+        assert len(bench.requests) == 2 + 2 * at and not dut.outstanding.value
+        assert bench.releases.pop() == (DATA, 1, 1) and not bench.releases
+        await bench.clear()
+        bench.commands.append(dma(job, tag=3, release=2))
+        await bench.finish()
+        assert bench.releases.pop() == (DATA, 1, 2)
 
 
 @cocotb.test()

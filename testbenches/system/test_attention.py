@@ -153,8 +153,8 @@ def test_sinks_past_their_buffer(device):
     refused(device, 2, change, code=Code.CB_TOO_SMALL)
 
 
-def test_a_page_past_memory_ends_with_its_address(device):
-    """The report names the GATHER of the page; then a right program runs on the same PE."""
+def test_a_page_past_the_pool_is_named(device):
+    """The report names the GATHER and its index; then a right program runs on the same PE."""
     job = bench.Job(queries=4, keys=300, head=64)
     operands = bench.packed(job)
     q = device.put(operands.q, 0)
@@ -162,13 +162,14 @@ def test_a_page_past_memory_ends_with_its_address(device):
              for p, rows in ((operands.k, 128), (operands.vt, job.head)))
     out = device.empty(0, job.head, 16, Format.FP32)
     table = device.alloc(0, 64)
-    device.write(table, np.array([0, 1 << 20, 1], "<u4"))
+    device.write(table, np.array([0, 3, 1], "<u4"))
     program = flash(Head(q, k, vt, out, PageTable(table, job.keys)))
     gathers = [at for at, words in enumerate(program.commands) if words[0] & 255 == Op.GATHER]
-    with pytest.raises(DeviceError, match="BAD_ADDRESS") as caught:
+    with pytest.raises(DeviceError, match="BAD_FIELD") as caught:
         device.launch(0, {2: program}).wait(2_000_000)
     completion = caught.value.completion
-    assert completion.unit == Unit.DMA_IN and completion.command in gathers
+    assert (completion.unit, completion.field) == (Unit.DMA_IN, 12)
+    assert completion.command in gathers
     device.write(table, np.array([0, 1, 2], "<u4"))
     device.launch(0, {2: flash(Head(q, k, vt, out, PageTable(table, job.keys)))}).wait(2_000_000)
     got = bench.rows_of(job, device.get(out), range(1))
