@@ -337,6 +337,8 @@ class Encoder:
         progress(stages, stages)
         states = [[device.get(s.states[stage], stream=s.die).view(np.uint32) for s in shares]
                   for stage in range(stages - 1)]
+        for tensor in (tensor for share in shares for tensor in share.states):
+            device.release(tensor)
         return Result(vectors, states, shares, cycles, time.perf_counter() - started, totals)
 
     def _copiers(self, share, asked):
