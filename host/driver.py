@@ -209,7 +209,9 @@ class Device:
             data = self.host[staging:staging + count * len(places)]
             return data.reshape(len(places), count).copy()
         finally:
-            if all(event.done for event in events):
+            if events and not events[-1].done:      # the package may still write there
+                events[-1].finish.append(lambda: self.host_heap.release(staging))
+            else:
                 self.host_heap.release(staging)
 
     def put(self, packed, die, region=Region.SRAM, *, stream=0):
@@ -251,6 +253,8 @@ class Device:
         if not 0 <= stream < STREAMS:
             raise ValueError(f"Stream must be 0 to {STREAMS - 1}, not {stream}")
         entries = 1 << RING_LOG2
+        if self.batching and len(self.order) >= entries - 1:    # the device must see them first
+            self.transport.write_register("submission_tail", self.tail)
         self.run_until(lambda: len(self.order) < entries - 1, DEFAULT_TIMEOUT)
         self.tag = (self.tag + 1) & 0xffff
         entry = np.zeros(16, "<u4")

@@ -57,7 +57,7 @@ class Placed:
 
 @dataclass
 class Phase:
-    """Projections and attention of a layer alone: cycles of the slowest PE, elements, equal."""
+    """Projections and attention of a layer: cycles of the slowest PE, elements, equal ones."""
 
     cycles: int
     compared: int
@@ -337,6 +337,8 @@ class Encoder:
         progress(stages, stages)
         states = [[device.get(s.states[stage], stream=s.die).view(np.uint32) for s in shares]
                   for stage in range(stages - 1)]
+        for tensor in (tensor for share in shares for tensor in share.states):
+            device.release(tensor)
         return Result(vectors, states, shares, cycles, time.perf_counter() - started, totals)
 
     def _copiers(self, share, asked):
@@ -360,20 +362,28 @@ class Encoder:
         arithmetic = replace(self.arithmetic, p=self.golden_p(probabilities))
         phase, layer = Phase(0, 0, 0), self.coded()[-1]
         for share, x in zip(result.shares, result.states[-1], strict=True):
-            die, heads = share.die, share.act.heads
-            programs = kernels.attend(self.placed[die][2][-1].weights, share.act, share.spans,
-                                      pes=self.device.pes, shape=SHAPE, rule=self.rule,
-                                      probabilities=probabilities)
-            self.device.launch(die, programs, stream=die).wait()
-            phase.cycles = max(phase.cycles, *(
-                int(counters.read(self.device, die, pe)[Unit.COMMAND_PROCESSOR][4])
-                for pe in self.device.pes))
+            heads = share.act.heads
+            cycles = self._launch_phase(share, probabilities=probabilities)
+            phase.cycles = max(phase.cycles, cycles)
             mixed = golden.mixed(x, layer, share.spans, SHAPE.heads, arithmetic)
             wanted = pack(mixed.view(np.float32), self.activations, rule=self.rule)
-            got = self.device.read(heads.address, heads.element_bytes, stream=die)
+            got = self.device.read(heads.address, heads.element_bytes, stream=share.die)
             phase.compared += wanted.elements.size
             phase.equal += int((got == wanted.elements.reshape(-1)).sum())
         return phase
+
+    def project(self, result):
+        """Run the products of these projections alone; cycles of the slowest PE."""
+        return max(self._launch_phase(share, alone=True) for share in result.shares)
+
+    def _launch_phase(self, share, **options):
+        """Launch the first phase of the last layer on all PEs; cycles of the slowest."""
+        device, die = self.device, share.die
+        programs = kernels.attend(self.placed[die][2][-1].weights, share.act, share.spans,
+                                  pes=device.pes, shape=SHAPE, rule=self.rule, **options)
+        device.launch(die, programs, stream=die).wait()
+        words = counters.read_each(device, die, device.pes)
+        return int(words[:, Unit.COMMAND_PROCESSOR, 4].max())
 
     def coded(self):
         """Layers as the golden model takes them: matrices as codes and scales."""

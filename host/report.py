@@ -79,12 +79,15 @@ def print_figures(report, console):
 
 
 def print_attention(report, console):
-    """One line: what the attention unit does for a layer's projections and attention."""
-    without = report.attention[False].cycles
-    text = f"projections and attention of a layer: {without:,} cycles by products and SIMD"
-    if True in report.attention:
-        cycles = report.attention[True].cycles
-        text += f", {cycles:,} with the attention unit: {without / cycles:.2f} times as fast"
+    """What the attention unit does for a layer: projections and attention alone, both ways."""
+    attention = report.attention
+    without = attention.phases[False].cycles
+    text = (f"a layer's projections: {attention.projections:,} cycles; with attention "
+            f"{without:,} by products and SIMD")
+    if True in attention.phases:
+        cycles = attention.phases[True].cycles
+        text += (f", {cycles:,} by the attention unit: together {without / cycles:.2f} times as "
+                 f"fast, what attention adds {attention.speedup:.2f} times")
     console.print(text)
 
 

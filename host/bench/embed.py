@@ -19,6 +19,39 @@ MACS_PER_TOKEN = 6 * (4 * 384 * 384 + 2 * 384 * 1536)
 
 
 @dataclass
+class Attention:
+    """The first phase of a layer: a ``Phase`` by whether the attention unit did it.
+
+    ``projections``: cycles of the projections' products alone.
+    """
+
+    phases: dict
+    projections: int
+
+    @property
+    def exact(self):
+        return all(p.compared == p.equal for p in self.phases.values())
+
+    @property
+    def speedup(self):
+        """Ratio of what attention adds to the projections, without the unit and with it."""
+        without, with_unit = (self.phases[fused].cycles - self.projections
+                              for fused in (False, True))
+        return without / with_unit
+
+    def metrics(self, suffix=""):
+        """Cycles of both ways, and their ratios where there are two."""
+        metrics = {"projection_cycles": self.projections,
+                   "attention_phase_cycles_without_unit": self.phases[False].cycles}
+        if True in self.phases:
+            cycles = self.phases[True].cycles
+            metrics |= {"attention_phase_cycles": cycles,
+                        "attention_phase_speedup": self.phases[False].cycles / cycles,
+                        "attention_speedup": self.speedup}
+        return {name + suffix: value for name, value in metrics.items()}
+
+
+@dataclass
 class Report:
     """Everything that the main job prints and draws."""
 
@@ -30,7 +63,7 @@ class Report:
     layers: list        # per stage: elements compared, elements equal
     totals: object
     statistics: dict
-    attention: dict     # host.embed.Phase by whether the attention unit did it
+    attention: Attention
     timeline: object = None
 
 
@@ -85,8 +118,8 @@ def job(options, texts=minilm.SENTENCES, weights="mxfp8", *, resident=True, reco
         **{f"{unit.name.lower()}_busy": result.counters.fraction(unit, STATES[0])
            for unit in Unit if unit != Unit.COMMAND_PROCESSOR}}
     outcome.checks = {"bit_exact": all(n == equal for n, equal in layers)
-                      and all(p.compared == p.equal for p in attention.values())}
-    outcome.metrics |= attention_metrics(attention)
+                      and attention.exact}
+    outcome.metrics |= attention.metrics()
     outcome.config = {"texts": len(ids), "tokens": sum(len(i) for i in ids), "weights": weights,
                       "activations": "mxfp8", "weight_rule": "EVEN", "activation_rule": "RCEIL",
                       "parameters_resident": resident,
@@ -99,17 +132,8 @@ def job(options, texts=minilm.SENTENCES, weights="mxfp8", *, resident=True, reco
 def phases(encoder, result):
     """Projections and attention of a layer alone, each way that the package has."""
     ways = (True, False) if encoder.device.configuration.attention else (False,)
-    return {fused: encoder.attend(result, fused=fused) for fused in ways}
-
-
-def attention_metrics(attention, suffix=""):
-    """Cycles of both ways, and their ratio where there are two."""
-    metrics = {f"attention_cycles_without_unit{suffix}": attention[False].cycles}
-    if True in attention:
-        with_unit = attention[True].cycles
-        metrics = {f"attention_cycles{suffix}": with_unit, **metrics,
-                   f"attention_speedup{suffix}": attention[False].cycles / with_unit}
-    return metrics
+    return Attention({fused: encoder.attend(result, fused=fused) for fused in ways},
+                     encoder.project(result))
 
 
 def long_text(options):
@@ -144,10 +168,10 @@ def run(options):
     first.metrics[METRIC["mxfp4"]] = second.metrics[METRIC["mxfp4"]]
     first.metrics["cycles_mxfp4w"] = second.metrics["cycles"]
     first.metrics["cycles_without_attention_unit"] = third.metrics["cycles"]
-    first.metrics |= attention_metrics(attention, "_long")
+    first.metrics |= attention.metrics("_long")
     first.metrics["peak_memory_mb"] = max(o.metrics["peak_memory_mb"]
                                           for o in (first, second, third))
     first.checks["bit_exact"] = (all(o.checks["bit_exact"] for o in (first, second, third))
-                                 and all(p.compared == p.equal for p in attention.values()))
+                                 and attention.exact)
     first.config["long_tokens"] = tokens
     return first

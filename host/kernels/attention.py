@@ -14,14 +14,15 @@ RUN = 128       # tokens that are projected together; a longer sentence is a run
 PARTS = ("q", "k", "v")
 
 
-def attention(p, weights, act, sentences, heads, shape, rule, p_format=None):
+def attention(p, weights, act, sentences, heads, shape, rule, p_format=None, *, alone=False):
     """Emit projections and attention of heads ``heads[0]`` to ``heads[1]`` over all sentences.
 
     ``p_format``: format of P if the attention unit does it; None: products and SIMD commands.
+    ``alone``: the products of the projections alone, to be measured; nothing is kept.
     """
     if heads[0] == heads[1]:
         return
-    _Heads(p, weights, act, shape, runs_of(sentences), heads, rule, p_format).emit()
+    _Heads(p, weights, act, shape, runs_of(sentences), heads, rule, p_format, alone).emit()
 
 
 def runs_of(sentences):
@@ -38,7 +39,7 @@ def runs_of(sentences):
 class _Heads:
     """Emits one PE's share; its buffers are those of the largest run."""
 
-    def __init__(self, p, weights, act, shape, runs, heads, rule, p_format):
+    def __init__(self, p, weights, act, shape, runs, heads, rule, p_format, alone):
         self.p, self.weights, self.act, self.shape = p, weights, act, shape
         self.runs, self.heads, self.tiles = runs, range(*heads), shape.head // ROWS
         self.whole, self.form = Chunk(0, shape.width), act.xq.format
@@ -52,7 +53,7 @@ class _Heads:
         self.bias = p.buffer(count)
         self.parts = {part: p.buffer(most * self.tiles) for part in PARTS}
         options = {} if p_format is None else {"p_format": p_format}
-        self.core = (Separate if p_format is None else Fused)(
+        self.core = None if alone else (Separate if p_format is None else Fused)(
             p, act, shape, rule, runs, depth, self.bias, **options)
 
     def emit(self):
@@ -77,7 +78,7 @@ class _Heads:
                     step()
                 if at == 0 and self.depth == 2:
                     self.load_next(number, run, head == self.heads[0])
-            steps = self.core.steps(run, head)
+            steps = self.core.steps(run, head) if self.core else []
             if self.depth == 1 or number == len(items) - 1:
                 for action in (*behind, *steps):
                     action()
@@ -123,9 +124,10 @@ class _Heads:
         panel = Panel(self.form, self.shape.width)
         count, scale_count = rows * panel.row_lines, panel.scale_lines(rows)
         total = rows * self.tiles
+        kept = self.core and tile == self.tiles - 1
         p.dot(use(self.token_cbs[0], wait=count, release=count * final),
               use(self.token_cbs[1], wait=scale_count, release=scale_count * final),
-              Operand(self.parts[part], tile, total, total * (tile == self.tiles - 1)),
+              Operand(self.parts[part], tile, total, total if kept else 0),
               a=form, b=self.form, columns=rows,
               blocks=blocks(self.shape.width, form, self.form), stride=panel.row_lines,
               scale_stride=panel.scale_stride, out_stride=self.tiles)
@@ -133,6 +135,8 @@ class _Heads:
     def follow(self, run, head, part):
         """What is to be done with Q, K or V of each sentence: functions that emit it."""
         core, source, at = self.core, self.parts[part], self.index(head, part, 0)
+        if core is None:
+            return []
         if part == "v":
             return [lambda n=b - a: core.turn(source, n, at) for a, b in run]
         target = core.q if part == "q" else core.k

@@ -141,13 +141,16 @@ def layer(weights, act, sentences, *, pes, shape, before=None, stage=None, rule=
 
 
 def attend(weights, act, sentences, *, pes, shape, rule=Rule.FLOOR, probabilities=Format.E4M3,
-           local_lines=8192):
-    """Programs of the first phase of a layer alone: projections and attention."""
+           alone=False, local_lines=8192):
+    """Programs of the first phase of a layer alone: projections and attention.
+
+    ``alone``: only the products of the projections.
+    """
     programs = {}
     for pe, heads in zip(pes, split(shape.heads, len(pes)), strict=True):
         programs[pe] = Program(local_lines=local_lines)
-        attention(programs[pe], weights, act, sentences, heads, shape, rule,
-                  probabilities)
+        attention(programs[pe], weights, act, sentences, heads, shape, rule, probabilities,
+                  alone=alone)
     return programs
 
 

@@ -39,9 +39,9 @@ class DmaIn(wiring.Component):
     A byte offset or a row stride (if there are several rows) of the whole CB or more, an address
     of more than 48 bits, no row, rows of no byte, and a ``GATHER`` whose index operand is all
     zeros are refused: ``BAD_FIELD``. So is an index at or past a limit in word 11 that is not
-    zero, with field 12, when its row would begin. After an error response no more requests are issued; the
-    fault follows when all under way have been answered. ``clear`` with requests under way is
-    safe: their answers are dropped, and new jobs wait for the last of them.
+    zero, with field 12, when its row would begin. After an error response no more requests are
+    issued; the fault follows when all under way have been answered. ``clear`` with requests under
+    way is safe: their answers are dropped, and new jobs wait for the last of them.
 
     Parameters
     ----------

@@ -31,6 +31,29 @@ def test_more_submissions_than_the_ring_holds():
     np.testing.assert_array_equal(d.read(at, 64 * 200)[::64], np.arange(200))
 
 
+@pytest.mark.parametrize("count", [1, 7, 150])
+def test_reads_that_are_asked_for_together(count):
+    """150 are more than the ring holds."""
+    d = device()
+    at, free = d.alloc(1, 64 * count), list(d.host_heap.free)
+    data = np.arange(64 * count, dtype=np.uint32).astype(np.uint8).reshape(count, 64)
+    d.write(at, data)
+    order = np.random.default_rng(0).permutation(count)
+    got = d.read_each([at + 64 * int(n) + 3 for n in order], 20)
+    np.testing.assert_array_equal(got, data[order, 3:23])
+    assert d.host_heap.free == free
+
+
+def test_error_of_one_of_several_reads():
+    d = device()
+    at, free = d.alloc(0, 64), list(d.host_heap.free)
+    with pytest.raises(DeviceError, match="BAD_ADDRESS"):
+        d.read_each([at, 1 << 44 | 15 << 40, at], 64)
+    d.synchronize()
+    np.testing.assert_array_equal(d.read(at, 64), np.zeros(64))
+    assert d.host_heap.free == free
+
+
 def test_staging_memory_is_given_back():
     d = device()
     free = list(d.host_heap.free)

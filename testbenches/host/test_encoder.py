@@ -149,29 +149,45 @@ def test_no_attention_unit_to_be_used():
 def test_attention_alone_both_ways():
     job = encoder(True)
     result = job.run(minilm.tokenise(["Two short sentences are enough.", "Yes."]))
-    phases = bench.phases(job, result)
-    assert list(phases) == [True, False]
-    assert all(p.compared == p.equal == result.states[0][0].size + result.states[0][1].size
-               for p in phases.values())
+    attention = bench.phases(job, result)
+    assert list(attention.phases) == [True, False] and attention.exact
+    assert all(p.compared == sum(x.size for x in result.states[0])
+               for p in attention.phases.values())
     result.states[-1][0][3] ^= 1 << 22      # other hidden states: a difference must be seen
-    assert job.attend(result, fused=True).equal < phases[True].compared
+    assert job.attend(result, fused=True).equal < attention.phases[True].compared
 
 
 def test_without_attention_unit_one_way_is_reported():
     job = encoder(False)
     result = job.run(minilm.tokenise(["Yes."]))
-    assert list(bench.phases(job, result)) == [False]
+    assert list(bench.phases(job, result).phases) == [False]
     with pytest.raises(ValueError, match="have no attention unit"):
         job.attend(result, fused=True)
 
 
+def test_projections_alone_are_all_products_and_nothing_else():
+    """They run over more heads and runs than a buffer holds results of."""
+    device = Device(FakePackage(Configuration(dies=1, pes=2)))
+    shape = kernels.Shape(width=96, heads=3)
+    x, w = pack(numbers(1, 190, 96), Format.E4M3), pack(numbers(2, 288, 96), Format.E4M3)
+    act = kernels.Activations(None, device.put(x, 0), None, None, None)
+    placed = Weights(device.put(w, 0), device.put(pack(numbers(3, 1, 288), Format.FP32), 0))
+    programs = kernels.attend(placed, act, spans([100, 20, 70]), pes=device.pes, shape=shape,
+                              alone=True)
+    device.launch(0, programs).wait()
+    assert opcodes(programs).count(0x21) == 2 * 3 * 6
+    assert not {0x22, 0x23, 0x30, 0x40, 0x11} & set(opcodes(programs))
+
+
 def test_attention_figures():
-    both = {True: Phase(50, 1, 1), False: Phase(75, 1, 1)}
-    assert bench.attention_metrics(both, "_x") == {
-        "attention_cycles_x": 50, "attention_cycles_without_unit_x": 75,
-        "attention_speedup_x": 1.5}
-    assert bench.attention_metrics({False: Phase(75, 1, 1)}) == {
-        "attention_cycles_without_unit": 75}
+    both = bench.Attention({True: Phase(50, 1, 1), False: Phase(75, 1, 1)}, 40)
+    assert both.exact and both.metrics("_x") == {
+        "projection_cycles_x": 40, "attention_phase_cycles_without_unit_x": 75,
+        "attention_phase_cycles_x": 50, "attention_phase_speedup_x": 1.5,
+        "attention_speedup_x": 3.5}
+    one = bench.Attention({False: Phase(75, 2, 1)}, 40)
+    assert not one.exact and one.metrics() == {
+        "projection_cycles": 40, "attention_phase_cycles_without_unit": 75}
 
 
 class Reordered(FakePackage):
