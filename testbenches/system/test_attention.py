@@ -4,11 +4,12 @@ import pytest
 
 from host.bench import attention as bench
 from host.driver import Device, DeviceError
-from host.isa import Code, Format, Region, Unit, address
+from host.isa import Code, Format, Region, Rule, Unit, address
 from host.kernels.flash import Head, Mask, PageTable, flash
 from host.outcome import Options
 from host.program import Program, use
 from host.transport import open_package
+from testbenches.cache_case import Case, check_attention
 from testbenches.pool import pooled
 
 pytestmark = pytest.mark.system
@@ -53,6 +54,13 @@ def test_keys_in_pages_of_a_pool(device):
     device.launch(1, {4: program}).wait(2_000_000)
     got = bench.rows_of(job, device.get(out), range(1))
     np.testing.assert_array_equal(got.view(np.uint32), bench.expected(job, operands))
+
+
+@pytest.mark.parametrize("form, p", [(Format.E4M3, Format.E4M3), (Format.BF16, Format.FP16)])
+def test_cache_is_written_and_attended(device, form, p):
+    case = Case(150, 160, 64, heads=4, form=form, bias=True, pages=[2, 0], device=device)
+    case.check(Rule.RCEIL)
+    check_attention(case, p)
 
 
 def refused(device, field, change, unit=Unit.SOFTMAX, code=Code.BAD_FIELD):
