@@ -5,7 +5,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.memory.hbm_timing import BANKS, GROUPS
 
-PATIENT = 2 * BANKS     # refreshes owed, from which on any bank without requests is taken
+PATIENT = BANKS         # refreshes owed, from which on any bank without requests is taken
 FORCED = 6 * BANKS      # refreshes owed, from which on a bank with requests is taken
 
 
@@ -13,11 +13,13 @@ class HbmRefresh(wiring.Component):
     """Refreshes single banks: each once, in any order, before any of them again.
 
     One refresh comes to be owed with each pulse of :attr:`due`. It is given to a bank for which no
-    request is queued: as long as few are owed, to the one in a bank group whose requests were the
-    last to be done, since a stream is likely to come back to it late; from ``PATIENT`` owed on, to
-    any. From ``FORCED`` on, banks with requests are taken too, one with each refresh that comes to
-    be owed. So a bank is refreshed after at most 8 intervals. When nothing is queued, one refresh
-    for each bank is owed before they are all given, so that the clock can rest in between.
+    request is queued: as long as few are owed, to the one that a stream has just left for another
+    bank of its group, since it is likely to come back late; from ``PATIENT`` owed on, to any but
+    those that were the last of their group to have a request, as a slow stream is there yet. From
+    ``FORCED`` on, all banks are taken, one with each refresh that comes to be owed. So a bank is
+    refreshed after at most 8 intervals. When nothing has been queued from one pulse of :attr:`due`
+    to the next, one refresh for each bank is owed before they are all given, so that the clock can
+    rest in between.
 
     Members
     -------
@@ -55,21 +57,31 @@ class HbmRefresh(wiring.Component):
         m = Module()
         owed = Signal(range(8 * BANKS))
         done, before, fresh = (Signal(BANKS, name=n) for n in ("done", "before", "fresh"))
+        recent = Signal(BANKS)              # of each group the last to have had a request
         catching = Signal()                 # up with all refreshes owed
+        asked, calm = Signal(), Signal()    # since the last pulse; not between the last two
         choice, chosen, after = Signal(BANKS), Signal(BANKS), Signal(BANKS)
         free = ~self.pending & ~done
-        with m.If((owed >= FORCED) & ~free.any()):
-            m.d.comb += choice.eq(~done)
-        with m.Elif(catching | (owed >= PATIENT)):
+        left_alone = free & ~recent
+        with m.If(catching):
             m.d.comb += choice.eq(free)
+        with m.Elif((owed >= FORCED) & ~left_alone.any()):
+            m.d.comb += choice.eq(Mux(free.any(), free, ~done))
+        with m.Elif(owed >= PATIENT):
+            m.d.comb += choice.eq(left_alone)
         with m.Else():
-            m.d.comb += choice.eq(free & fresh)
+            m.d.comb += choice.eq(left_alone & fresh)
         some = (owed != 0) & choice.any()
         with m.If(self.refresh):
             m.d.sync += self.block.eq(0)
         with m.Elif(some & (self.block == 0)):
             m.d.sync += self.block.eq(choice & -choice)
-        starts, ends = self.quiet & (owed >= BANKS), ~self.quiet | (owed == 0)
+        with m.If(~self.quiet):
+            m.d.sync += [asked.eq(1), calm.eq(0)]
+        with m.Elif(self.due):
+            m.d.sync += [asked.eq(0), calm.eq(~asked)]
+        idle = self.quiet & calm
+        starts, ends = idle & (owed >= BANKS), ~idle | (owed == 0)
         with m.If(ends):
             m.d.sync += catching.eq(0)
         with m.Elif(starts):
@@ -85,9 +97,12 @@ class HbmRefresh(wiring.Component):
                            | Mux(catching, ends, starts))]
         m.d.sync += [owed.eq(owed + self.due - self.refresh),
                      done.eq(Mux(after.all(), 0, after)), before.eq(self.pending)]
-        left = before & ~self.pending       # banks whose last request went
+        came = self.pending & ~before       # banks that have a request again
         for bank in range(BANKS):
-            rest = Cat(left[n] for n in range(bank % GROUPS, BANKS, GROUPS)).any()
-            with m.If(rest):
-                m.d.sync += fresh[bank].eq(left[bank])
+            others = [n for n in range(bank % GROUPS, BANKS, GROUPS) if n != bank]
+            with m.If(Cat(came[n] & ~recent[n] for n in others).any()):
+                m.d.sync += [fresh[bank].eq(recent[bank] & ~came[bank]),
+                             recent[bank].eq(came[bank])]
+            with m.Elif(came[bank]):
+                m.d.sync += [recent[bank].eq(1), fresh[bank].eq(0)]
         return m
