@@ -29,6 +29,7 @@ from rtl.pe.interfaces import (
 )
 
 OFFSET_BITS = 40        # of an address, see docs/programming-model.md
+TICKS = 4               # between two refreshes; a bank without requests for so long rests
 WINDOW = 32             # oldest requests of a direction that are scheduled
 
 
@@ -113,6 +114,7 @@ class HbmController(wiring.Component):
         period = self.timing.refi // BANKS
         timer = Signal(range(period), init=period - 1)
         due = timer == 0
+        tick = Cat(timer == period * n // TICKS for n in range(TICKS)).any()
         top.d.sync += timer.eq(Mux(due, period - 1, timer - 1))
 
         depth, row_bits = self.depth, exact_log2(self.rows)
@@ -134,7 +136,8 @@ class HbmController(wiring.Component):
         self._columns(m, queues, banks, refresh, turn, answers)
         self._count(m, queues, banks, refresh, turn)
         m.d.comb += [
-            refresh.due.eq(due), refresh.pending.eq(reads.pending | writes.pending),
+            refresh.due.eq(due), refresh.tick.eq(tick),
+            refresh.pending.eq(reads.pending | writes.pending),
             refresh.quiet.eq((reads.count == 0) & (writes.count == 0)),
             turn.reads.eq(reads.count), turn.writes.eq(writes.count),
             turn.read_hits.eq(reads.hits.any()), turn.write_hits.eq(writes.hits.any()),

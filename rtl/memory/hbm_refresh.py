@@ -12,19 +12,21 @@ FORCED = 6 * BANKS      # refreshes owed, from which on a bank with requests is 
 class HbmRefresh(wiring.Component):
     """Refreshes single banks: each once, in any order, before any of them again.
 
-    One refresh comes to be owed with each pulse of :attr:`due`. It is given to a bank for which no
-    request is queued: as long as few are owed, to the one that a stream has just left for another
-    bank of its group, since it is likely to come back late; from ``PATIENT`` owed on, to any but
-    those that were the last of their group to have a request, as a slow stream is there yet. From
-    ``FORCED`` on, all banks are taken, one with each refresh that comes to be owed. So a bank is
-    refreshed after at most 8 intervals. When nothing has been queued from one pulse of :attr:`due`
-    to the next, one refresh for each bank is owed before they are all given, so that the clock can
-    rest in between.
+    One refresh comes to be owed with each pulse of :attr:`due`. It is given to a bank that rests:
+    no request has been queued for it from one :attr:`tick` to the next, longer than a requester
+    waits for an answer, so that a slow stream is not there. As long as few are owed, it is the one
+    that a stream left last for another bank of its group, since it is likely to come back late;
+    from ``PATIENT`` owed on, any. From ``FORCED`` on, all banks are taken, one with each refresh
+    that comes to be owed. So a bank is refreshed after at most 8 intervals. When nothing has been
+    queued from one pulse of :attr:`due` to the next, one refresh for each bank is owed before they
+    are all given, so that the clock can rest in between.
 
     Members
     -------
     due : In(1)
         A pulse every sixteenth of an interval.
+    tick : In(1)
+        A pulse several times as often.
     quiet : In(1)
         No request is queued.
     pending : In(16)
@@ -42,6 +44,7 @@ class HbmRefresh(wiring.Component):
     """
 
     due: In(1)
+    tick: In(1)
     quiet: In(1)
     pending: In(BANKS)
     opened: In(BANKS)
@@ -62,7 +65,12 @@ class HbmRefresh(wiring.Component):
         asked, calm = Signal(), Signal()    # since the last pulse; not between the last two
         choice, chosen, after = Signal(BANKS), Signal(BANKS), Signal(BANKS)
         free = ~self.pending & ~done
-        left_alone = free & ~recent
+        used, rests = Signal(BANKS), Signal(BANKS)      # since the last tick; not between ticks
+        left_alone = free & rests
+        with m.If(self.tick):
+            m.d.sync += [used.eq(self.pending), rests.eq((rests | ~used) & ~self.pending)]
+        with m.Else():
+            m.d.sync += [used.eq(used | self.pending), rests.eq(rests & ~self.pending)]
         with m.If(catching):
             m.d.comb += choice.eq(free)
         with m.Elif((owed >= FORCED) & ~left_alone.any()):
@@ -94,7 +102,7 @@ class HbmRefresh(wiring.Component):
                              for bit in range(4))),
             chosen.eq(Mux(self.refresh, self.block, 0)), after.eq(done | chosen),
             self.active.eq(some | (self.block != 0) | (before != self.pending)
-                           | Mux(catching, ends, starts))]
+                           | ~rests.all() | Mux(catching, ends, starts))]
         m.d.sync += [owed.eq(owed + self.due - self.refresh),
                      done.eq(Mux(after.all(), 0, after)), before.eq(self.pending)]
         came = self.pending & ~before       # banks that have a request again

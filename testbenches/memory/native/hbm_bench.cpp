@@ -87,6 +87,10 @@ struct Bench {
             const uint64_t row = random() % (lines / 512);
             line = HbmChannel::line_of(0, row, random() % 32);
         }
+        if (pattern == "echo") {  // a line is written, then read
+            line = number / 2;
+            r.write = number % 2 == 0;
+        }
         if (pattern == "conflict") line = HbmChannel::line_of(0, number > 0, number);
         if (pattern == "starve") {  // bank 0: one access to row 1 among accesses to row 0
             const bool victim = number == 300;

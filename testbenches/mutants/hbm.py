@@ -1,0 +1,51 @@
+"""Mutants of the HBM controller."""
+from testbenches.mutants.attention import of
+
+CONTROLLER = "testbenches/memory/test_hbm_controller.py"
+RULES = f"{CONTROLLER}::test_other_timings_and_depths_obey_their_own_rules"
+
+MUTANTS = (
+    *of("rtl/memory/hbm_queue.py", RULES,
+        ("a new entry always counts as a hit", "Mux(self.hit, at, 0))]", "at)]"),
+        ("a precharge leaves the hits", "hit & ~Mux(self.precharge, same, 0)", "hit"),
+        ("all writes get the slot of the oldest",
+         """Array(entry.slot for entry in entries)[
+                self.count[:max(1, (depth - 1).bit_length())]]""", "entries[0].slot")),
+    *of("rtl/memory/hbm_controller.py", RULES,
+        ("a read overtakes the write of its line",
+         "(reads.count != self.depth) & ~writes.match", "(reads.count != self.depth)"),
+        ("a write overtakes the read of its line",
+         "(writes.count != self.depth) & ~reads.match", "(writes.count != self.depth)"),
+        ("a bank that waits for its refresh is read",
+         "banks.can_read & ~refresh.block &", "banks.can_read &")),
+    *of("rtl/memory/hbm_controller.py", f"{CONTROLLER}::test_banks_are_refreshed_while_nobody_asks",
+        ("the clock rests while refreshes are due", "~refresh.quiet, refresh.active,",
+         "~refresh.quiet,")),
+    *of("rtl/memory/hbm_banks.py", RULES,
+        ("a write follows a read one clock early", "write.start(t.rtw)", "write.start(t.rtw - 1)"),
+        ("a refresh keeps no activate of another bank away", "refreshed.start(t.rrefd)",
+         "refreshed.start(1)")),
+    *of("rtl/memory/hbm_refresh.py", RULES,
+        ("a bank is refreshed again before all were", "free = ~self.pending & ~done",
+         "free = ~self.pending")),
+    *of("rtl/memory/hbm_refresh.py",
+        f"{CONTROLLER}::test_busy_banks_are_refreshed_before_they_are_overdue",
+        ("banks with requests are never refreshed", "(owed >= FORCED) & ~left_alone.any()",
+         "C(0, 1)")),
+    *of("rtl/memory/hbm_refresh.py",
+        f"{CONTROLLER}::test_sequential_streams_reach_99_per_cent_of_the_pins",
+        ("any bank without requests is refreshed at once", "choice.eq(left_alone & fresh)",
+         "choice.eq(left_alone)")),
+    *of("rtl/memory/hbm_turn.py", f"{CONTROLLER}::test_the_oldest_request_is_served_in_time",
+        ("an urgent write does not keep the bus", " & ~self.write_hits & ~self.write_urgent",
+         " & ~self.write_hits")),
+    *of("rtl/memory/hbm_turn.py", f"{CONTROLLER}::test_a_copy_reaches_88_per_cent_of_the_pins",
+        ("the bus turns as soon as a read is queued",
+         "write_tail = (self.writes <= self.low) & ~self.write_hits", "write_tail = some")),
+    *of("rtl/memory/hbm_answers.py", RULES,
+        ("data are taken one clock late", "Signal(self.cl + 1)", "Signal(self.cl + 2)")),
+    *of("rtl/memory/hbm_map.py", RULES,
+        ("the row does not move the bank", "bank - pair if low & 2 else bank + pair", "bank + 0")),
+    *of("rtl/memory/hbm_counters.py", f"{CONTROLLER}::test_counters_say_where_the_time_went",
+        ("turns of the bus count as bank group", 'count("turnaround")', 'count("group")')),
+)
