@@ -97,10 +97,7 @@ class Package:
         return self.engine.cycle
 
     def memory(self, die, name):
-        """Memory of an HBM channel, such as ``memory(0, "hbm1")``, as an array of bytes.
-
-        Writes of the last few hundred cycles may still be in the channel's controller.
-        """
+        """Memory of an HBM channel, such as ``memory(0, "hbm1")``, as an array of bytes."""
         return self.engine.memory(f"compute{die}.{name}")
 
     def statistics(self):
@@ -109,8 +106,7 @@ class Package:
                          "written_bytes", "read_stalls", "decode_errors"),
                         self.engine.counters("io.host"), strict=False))
         hbm = {f"compute{die}.hbm{channel}": dict(zip(
-                   ("activates", "precharges", "refreshes", "reads", "writes",
-                    "bank_refreshes"),
+                   ("activates", "precharges", "refreshes", "reads", "writes"),
                    self.engine.counters(f"compute{die}.hbm{channel}"), strict=False))
                for die in range(self.configuration.dies)
                for channel in range(self.package.compute.hbm_channels)}

@@ -1,6 +1,5 @@
 // One channel of an HBM3 stack: storage, and a judge of every command that it is given.
 #pragma once
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <stdexcept>
@@ -13,7 +12,7 @@ namespace mxlet {
 // whose fields have the same names.
 struct HbmTiming {
     uint32_t bl, cl, cwl, rcdrd, rcdwr, rp, ras, rc, wr, rtp, ccds, ccdl, rrds, rrdl, faw, wtrs,
-        wtrl, rtw, rfc, rfcpb, rrefd, refi;
+        wtrl, rtw, rfc, refi;
 };
 
 // A command that the device refuses; `rule` is the name of the constraint, in capitals.
@@ -26,9 +25,7 @@ struct HbmViolation : std::runtime_error {
           rule(rule), cycle(cycle) {}
 };
 
-enum class HbmRowOp : uint32_t {
-    ACTIVATE = 0, PRECHARGE = 1, PRECHARGE_ALL = 2, REFRESH = 3, REFRESH_BANK = 4
-};
+enum class HbmRowOp : uint32_t { ACTIVATE = 0, PRECHARGE = 1, PRECHARGE_ALL = 2, REFRESH = 3 };
 
 struct HbmRowCommand {
     bool valid = false;
@@ -45,7 +42,7 @@ struct HbmColumnCommand {
 };
 
 struct HbmCounters {
-    uint64_t activates = 0, precharges = 0, refreshes = 0, reads = 0, writes = 0, bank_refreshes = 0;
+    uint64_t activates = 0, precharges = 0, refreshes = 0, reads = 0, writes = 0;
 };
 
 // The two pseudo-channels of a channel in lock step, 64 bytes an access, four bank groups of four
@@ -55,17 +52,13 @@ struct HbmCounters {
 // (the row command takes effect first). A write's data and mask (bit n: byte n) stand beside its
 // command. `read_data` receives the data of the read given `cl` clocks before, which the controller
 // samples at the end of the same clock; in other clocks it is left as it is. A command that breaks
-// a rule throws HbmViolation and has no effect. So does a clock in which a bank is overdue: JESD238
-// lets eight refreshes of it be postponed, so not more than nine intervals pass from one to the
-// next (REFI), and not more than nine plus the number that it had since the start (POSTPONED). All
-// banks share the counter of the rows to be refreshed, so each is refreshed once before any is
-// again (TURN); a refresh of all banks ends the turn. A refresh of one bank keeps activates and refreshes
-// of others RREFD away, and is itself RRDS, RRDL away from an activate.
+// a rule throws HbmViolation and has no effect; so does a clock that is more than nine refresh
+// intervals after the last refresh (JESD238 lets eight be postponed).
 //
-// Memory is the caller's, and reads as the bytes that software sees: `line_of` undoes the address
-// map of rtl/memory/hbm_map.py. Writes land at once; WTRS and WTRL keep reads behind them.
-// The length of commands on the buses is taken as one clock. Source: JESD238; distances around the
-// refresh of one bank as in Ramulator 2.1.
+// Memory is the caller's: line (64 bytes) number bank group + 4 x (column + 32 x (bank in the
+// group + 4 x row)), the address map of rtl/memory/hbm_controller.py, so that it reads as the
+// bytes that software sees. Writes land at once; WTRS and WTRL keep reads behind them.
+// The length of commands on the buses is taken as one clock. Source: JESD238.
 class HbmChannel {
   public:
     static constexpr uint32_t BANKS = 16, GROUPS = 4, COLUMNS = 32, LINE = 64, ROW = 16 * 32 * LINE;
@@ -85,20 +78,12 @@ class HbmChannel {
             std::memcpy(read_data, due.line, LINE);
             due.valid = false;
         }
-        if (now_ > deadline_) overdue();
+        if (now_ - refreshed_ > 9 * uint64_t(t_.refi)) fail("REFI", "no refresh for nine intervals");
         if (row.valid) take(row);
         if (column.valid) take(column, write_data, write_mask);
     }
 
     uint64_t now() const { return now_; }
-
-    // Number of the line (64 bytes) in the caller's memory, see rtl/memory/hbm_map.py.
-    static uint64_t line_of(uint32_t bank, uint32_t row, uint32_t column) {
-        uint32_t group = bank % GROUPS, inner = bank / GROUPS;
-        for (uint32_t bits = column; bits; bits >>= 2) group ^= bits & 3;
-        for (uint32_t bits = row; bits; bits >>= 4) inner += (bits >> 2 & 3) - (bits & 3);
-        return group + GROUPS * (column + COLUMNS * (inner % 4 + 4ull * row));
-    }
     const HbmCounters& counters() const { return counters_; }
 
   private:
@@ -107,8 +92,6 @@ class HbmChannel {
         bool open = false;
         uint32_t row = 0;
         uint64_t activated = 0, precharged = 0, read = 0, written = 0;
-        uint64_t refreshed_at = 0, refreshes = 0;
-        uint64_t due = LONG_AGO;  // from where the interval to the next refresh counts
     };
     struct Due {
         bool valid = false;
@@ -131,8 +114,7 @@ class HbmChannel {
         case HbmRowOp::ACTIVATE: return activate(c.bank, c.row);
         case HbmRowOp::PRECHARGE: return precharge(c.bank, c.bank);
         case HbmRowOp::PRECHARGE_ALL: return precharge(0, BANKS - 1);
-        case HbmRowOp::REFRESH: return refresh_all();
-        case HbmRowOp::REFRESH_BANK: return refresh_bank(c.bank);
+        case HbmRowOp::REFRESH: return refresh();
         }
         fail("COMMAND", "no row command " + std::to_string(uint32_t(c.op)));
     }
@@ -143,21 +125,15 @@ class HbmChannel {
         if (bank.open) fail("OPEN", "activate of the open bank " + std::to_string(number));
         apart("RP", bank.precharged, t_.rp, number);
         apart("RC", bank.activated, t_.rc, number);
-        apart("RFCPB", bank.refreshed_at, t_.rfcpb, number);
-        apart("RREFD", refreshed_bank_, t_.rrefd, number);
-        activates_apart(number);
+        for (uint32_t other = 0; other < BANKS; other++) {
+            const bool same = other % GROUPS == number % GROUPS;
+            apart(same ? "RRDL" : "RRDS", banks_[other].activated, same ? t_.rrdl : t_.rrds, number);
+        }
         apart("FAW", four_[activates_ % 4], t_.faw, number);
         four_[activates_++ % 4] = bank.activated = now_;
         bank.open = true;
         bank.row = row;
         counters_.activates++;
-    }
-
-    void activates_apart(uint32_t number) const {
-        for (uint32_t other = 0; other < BANKS; other++) {
-            const bool same = other % GROUPS == number % GROUPS;
-            apart(same ? "RRDL" : "RRDS", banks_[other].activated, same ? t_.rrdl : t_.rrds, number);
-        }
     }
 
     void precharge(uint32_t first, uint32_t last) {
@@ -175,50 +151,14 @@ class HbmChannel {
         }
     }
 
-    void refresh_allowed(uint32_t n) const {
-        if (banks_[n].open) fail("OPEN", "refresh with the open bank " + std::to_string(n));
-        apart("RP", banks_[n].precharged, t_.rp, n);
-        apart("RC", banks_[n].activated, t_.rc, n);
-        apart("RFCPB", banks_[n].refreshed_at, t_.rfcpb, n);
-    }
-
-    void refresh_all() {
-        for (uint32_t n = 0; n < BANKS; n++) refresh_allowed(n);
-        for (Bank& bank : banks_) bank.due = now_, bank.refreshes++;
-        refreshed_at_ = now_;
-        turn_ = 0;
+    void refresh() {
+        for (uint32_t n = 0; n < BANKS; n++) {
+            if (banks_[n].open) fail("OPEN", "refresh with the open bank " + std::to_string(n));
+            apart("RP", banks_[n].precharged, t_.rp, n);
+            apart("RC", banks_[n].activated, t_.rc, n);
+        }
+        refreshed_ = refreshed_at_ = now_;
         counters_.refreshes++;
-        find_deadline();
-    }
-
-    void refresh_bank(uint32_t number) {
-        refresh_allowed(number);
-        apart("RREFD", refreshed_bank_, t_.rrefd, number);
-        activates_apart(number);
-        if (turn_ >> number & 1) fail("TURN", "second refresh of bank " + std::to_string(number));
-        turn_ |= 1u << number;
-        if (turn_ + 1 == 1u << BANKS) turn_ = 0;
-        Bank& bank = banks_[number];
-        bank.due = bank.refreshed_at = refreshed_bank_ = now_;
-        bank.refreshes++;
-        counters_.bank_refreshes++;
-        find_deadline();
-    }
-
-    uint64_t interval_end(const Bank& bank) const { return bank.due + 9 * uint64_t(t_.refi); }
-    uint64_t turn_end(const Bank& bank) const {
-        return LONG_AGO + (9 + bank.refreshes) * uint64_t(t_.refi);
-    }
-    void find_deadline() {
-        deadline_ = ~0ull;
-        for (const Bank& bank : banks_)
-            deadline_ = std::min({deadline_, interval_end(bank), turn_end(bank)});
-    }
-    [[noreturn]] void overdue() const {
-        for (uint32_t n = 0; n < BANKS; n++)
-            if (now_ > interval_end(banks_[n]))
-                fail("REFI", "no refresh of bank " + std::to_string(n) + " for nine intervals");
-        fail("POSTPONED", "more than eight refreshes of a bank are missing");
     }
 
     void take(const HbmColumnCommand& c, const uint32_t* data, uint64_t mask) {
@@ -242,7 +182,8 @@ class HbmChannel {
     void access(const HbmColumnCommand& c, const uint32_t* data, uint64_t mask) {
         Bank& bank = banks_[c.bank];
         const uint32_t group = c.bank % GROUPS;
-        uint8_t* place = memory_ + LINE * line_of(c.bank, bank.row, c.column);
+        const uint64_t line = group + GROUPS * (c.column + COLUMNS * (c.bank / GROUPS + 4ull * bank.row));
+        uint8_t* place = memory_ + LINE * line;
         if (c.write) {
             written_ = written_group_[group] = bank.written = now_;
             const uint8_t* bytes = reinterpret_cast<const uint8_t*>(data);
@@ -261,9 +202,7 @@ class HbmChannel {
     uint8_t* memory_;
     uint64_t rows_;
     HbmTiming t_;
-    uint64_t now_ = LONG_AGO, refreshed_at_ = 0, refreshed_bank_ = 0;
-    uint64_t deadline_ = LONG_AGO + 9 * uint64_t(t_.refi);
-    uint32_t turn_ = 0;  // banks that had their refresh of this turn
+    uint64_t now_ = LONG_AGO, refreshed_ = LONG_AGO, refreshed_at_ = 0;
     uint64_t read_ = 0, written_ = 0, read_group_[GROUPS] = {}, written_group_[GROUPS] = {};
     uint64_t four_[4] = {}, activates_ = 0;
     Bank banks_[BANKS];

@@ -7,8 +7,7 @@ namespace mxlet {
 
 // Pins: row_command, column_command, write_data, write_mask, read_data, as the members of
 // rtl/memory/hbm_controller.py. Parameters: every field of HbmTiming. A refused command stops the
-// simulation. Counters: 0 activates, 1 precharges, 2 refreshes of all banks, 3 reads,
-// 4 writes, 5 refreshes of one bank.
+// simulation. Counters: 0 activates, 1 precharges, 2 refreshes, 3 reads, 4 writes.
 class HbmDevice : public Device {
   public:
     explicit HbmDevice(const Context& context)
@@ -16,8 +15,8 @@ class HbmDevice : public Device {
 
     void step(uint64_t) override {
         const uint64_t row = row_.get(), column = column_.get();
-        HbmRowCommand r{(row & 1) != 0, static_cast<HbmRowOp>(row >> 1 & 7),
-                        static_cast<uint32_t>(row >> 4 & 15), static_cast<uint32_t>(row >> 8)};
+        HbmRowCommand r{(row & 1) != 0, static_cast<HbmRowOp>(row >> 1 & 3),
+                        static_cast<uint32_t>(row >> 3 & 15), static_cast<uint32_t>(row >> 7)};
         HbmColumnCommand c{(column & 1) != 0, (column >> 1 & 1) != 0,
                            static_cast<uint32_t>(column >> 2 & 15),
                            static_cast<uint32_t>(column >> 6)};
@@ -32,7 +31,7 @@ class HbmDevice : public Device {
         if (!r.valid && !c.valid) return;
         const HbmCounters& counters = channel_.counters();
         const uint64_t values[] = {counters.activates, counters.precharges, counters.refreshes,
-                                   counters.reads, counters.writes, counters.bank_refreshes};
+                                   counters.reads, counters.writes};
         std::memcpy(context_.counters, values, sizeof values);
     }
 
@@ -54,8 +53,7 @@ class HbmDevice : public Device {
         return {get("bl"),   get("cl"),   get("cwl"),  get("rcdrd"), get("rcdwr"),
                 get("rp"),   get("ras"),  get("rc"),   get("wr"),    get("rtp"),
                 get("ccds"), get("ccdl"), get("rrds"), get("rrdl"),  get("faw"),
-                get("wtrs"), get("wtrl"), get("rtw"),  get("rfc"),   get("rfcpb"),
-                get("rrefd"), get("refi")};
+                get("wtrs"), get("wtrl"), get("rtw"),  get("rfc"),   get("refi")};
     }
 };
 

@@ -12,9 +12,8 @@ COLUMNS = 32            # accesses in a row: a page of 1 KiB in pieces of 32 byt
 class HbmTiming:
     """Least distances between commands [clock of 0.625 ns].
 
-    Source: JESD238 values of HBM3-6400; ``rfc`` is that of a channel of 16 Gbit (450 ns);
-    ``rrefd`` is the larger of 8 ns and 3 clocks, as Ramulator 2.1 has it. CCDR (no second stack)
-    does not occur here.
+    Source: JESD238 values of HBM3-6400; ``rfc`` is that of a channel of 16 Gbit (450 ns). RFCpb
+    (no refresh of single banks) and CCDR (no second stack) do not occur here.
     """
 
     bl: int = 2         # length of a burst on the data pins
@@ -35,18 +34,14 @@ class HbmTiming:
     wtrs: int = 7       # end of write data to read, other bank group
     wtrl: int = 10      # end of write data to read, same bank group
     rtw: int = 20       # read to write
-    rfc: int = 720      # refresh of all banks to the next row command
-    rfcpb: int = 320    # refresh of one bank to its next activate or refresh
-    rrefd: int = 13     # refresh of one bank to activate or refresh of another
-    refi: int = 6240    # refresh to refresh of the same bank, on average
+    rfc: int = 720      # refresh to the next row command
+    refi: int = 6240    # refresh to refresh, on average
 
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{field.name} must be a positive integer, not {value!r}")
-        if self.refi < BANKS:
-            raise ValueError(f"refi must be at least the {BANKS} banks, not {self.refi!r}")
         if self.rcdwr > self.rcdrd:
             raise ValueError(f"rcdwr must be at most rcdrd ({self.rcdrd}), not {self.rcdwr!r}")
 
@@ -63,14 +58,13 @@ class HbmTiming:
         return self.cwl + self.bl + self.wtrl
 
 
-class RowOp(enum.Enum, shape=3):
+class RowOp(enum.Enum, shape=2):
     """Commands on the row bus."""
 
     ACTIVATE = 0
     PRECHARGE = 1
     PRECHARGE_ALL = 2
     REFRESH = 3         # of all banks
-    REFRESH_BANK = 4    # of one
 
 
 def row_command_layout(*, row_bits):

@@ -15,9 +15,3 @@ def test_sizes_must_be_powers_of_two(name, value):
 def test_timing_must_be_a_timing():
     with pytest.raises(TypeError, match="Timing must be an HbmTiming, not 3"):
         HbmController(rows=16, timing=3)
-
-
-@pytest.mark.parametrize("value", [0, -3, 2.5])
-def test_patience_must_be_positive(value):
-    with pytest.raises(ValueError, match=f"Patience must be a positive integer, not {value}"):
-        HbmController(rows=16, patience=value)

@@ -69,17 +69,7 @@ RULES = {
     "WTRL": ([*open_banks(0, 4), (300, "W", 0, 0)], "R", 4, 300, T.cwl + T.bl + T.wtrl),
     "RTW": ([*open_banks(0, 1), (300, "R", 0, 0)], "W", 1, 300, T.rtw),
     "RTW same bank": ([*open_banks(0), (300, "R", 0, 0)], "W", 0, 300, T.rtw),
-    "RP bank refresh": ([*open_banks(5), (300, "P", 5, 0)], "B", 5, 300, T.rp),
-    "RC bank refresh": ([*open_banks(6), (100 + T.ras, "P", 6, 0)], "B", 6, 100, T.rc),
     "RFC": ([(300, "F", 0, 0)], "A", 3, 300, T.rfc),
-    "RFC bank refresh": ([(300, "F", 0, 0)], "B", 3, 300, T.rfc),
-    "RFCPB": ([(300, "B", 3, 0)], "A", 3, 300, T.rfcpb),
-    "RFCPB refresh": ([(300, "B", 3, 0)], "F", 0, 300, T.rfcpb),
-    "RREFD": ([(300, "B", 3, 0)], "A", 4, 300, T.rrefd),
-    "RREFD same group": ([(300, "B", 3, 0)], "A", 7, 300, T.rrefd),
-    "RREFD refresh": ([(300, "B", 3, 0)], "B", 4, 300, T.rrefd),
-    "RRDS refresh": ([(100, "A", 0, 1)], "B", 1, 100, T.rrds),
-    "RRDL refresh": ([(100, "A", 0, 1)], "B", 12, 100, T.rrdl),
     "RFC refresh": ([(300, "F", 0, 0)], "F", 0, 300, T.rfc),
 }
 
@@ -129,9 +119,6 @@ def test_the_fifth_activate_counts_from_the_first_of_the_last_four(judge):
     ([(5, "A", 0, 0), (200, "R", 0, 32)], "COLUMN 200"),
     ([(5, "P", 3, 0), (6, "Q", 0, 0)], "legal"),
     ([(5, "A", 0, 1), (200, "R", 0, 0), (200, "A", 1, 1)], "legal"),
-    ([(5, "A", 9, 1), (200, "B", 9, 0)], "OPEN 200"),
-    ([(5, "A", 9, 1), (200, "B", 8, 0), (200, "R", 9, 0)], "legal"),
-    ([(5, "B", 16, 0)], "BANK 5"),
     ([(9 * T.refi, "P", 0, 0)], "legal"),
     ([(9 * T.refi + 1, "P", 0, 0)], f"REFI {9 * T.refi + 1}"),
     ([(50, "F", 0, 0), (9 * T.refi + 50, "P", 0, 0)], "legal"),
@@ -141,43 +128,7 @@ def test_state_of_a_bank_and_refresh_are_judged(judge, commands, verdict):
     assert judge(*commands) == verdict
 
 
-def all_banks(clock, order=range(16), step=T.rrefd):
-    """Each bank refreshed once; the last one at the clock after ``clock`` + 15 ``step``."""
-    return [(clock + step * n, "B", bank, 0) for n, bank in enumerate(order)]
-
-
-def test_each_bank_has_its_own_time_to_the_next_refresh(judge):
-    """Bank 5 comes last in the first turn and first in the second: only it is in time."""
-    first, second = all_banks(1000, [*range(5), *range(6, 16), 5]), 9 * T.refi + 1000
-    assert judge(*first, (second, "B", 5, 0)) == "legal"
-    assert judge(*first, (second, "B", 5, 0), (second + 1, "P", 0, 0)) == f"REFI {second + 1}"
-    assert judge(*first, (second - 50, "B", 0, 0), (second + T.rrefd + 1, "P", 0, 0)) == (
-        f"REFI {second + T.rrefd + 1}")
-    assert judge(*first, (second - 50, "B", 0, 0), (second + T.rrefd, "P", 0, 0)) == "legal"
-
-
-def test_a_refresh_of_all_banks_counts_for_each(judge):
-    late = 9 * T.refi + 50
-    assert judge((50, "F", 0, 0), (late - 400, "B", 0, 0), (late, "P", 0, 0)) == "legal"
-    assert judge((50, "F", 0, 0), (late + 1, "P", 0, 0)) == f"REFI {late + 1}"
-
-
-def test_more_than_eight_refreshes_may_not_be_postponed(judge):
-    """Each turn is in time after the one before, but there are too few of them."""
-    one = all_banks(8 * T.refi)
-    assert judge(*one, (10 * T.refi, "P", 0, 0)) == "legal"
-    assert judge(*one, (10 * T.refi + 1, "P", 0, 0)) == f"POSTPONED {10 * T.refi + 1}"
-
-
-def test_no_bank_is_refreshed_again_before_all_were(judge):
-    some = all_banks(100)
-    assert judge(*some[:15], (2000, "B", 0, 0)) == "TURN 2000"
-    assert judge(*some, (2000, "B", 0, 0)) == "legal"
-    assert judge(*some[:15], (2000, "F", 0, 0), (4000, "B", 0, 0)) == "legal"
-
-
-@pytest.mark.parametrize(("field", "value"), [
-    ("refi", 15), ("cl", 0), ("rp", -1), ("ras", 1.5), ("rcdwr", 32)])
+@pytest.mark.parametrize(("field", "value"), [("cl", 0), ("rp", -1), ("ras", 1.5), ("rcdwr", 32)])
 def test_timing_refuses_values_that_make_no_sense(field, value):
     with pytest.raises(ValueError, match=f"{field} must be"):
         HbmTiming(**{field: value})

@@ -14,9 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from testbenches.mutants import attention, hbm
+from testbenches.mutants.attention import MUTANTS
 
-MUTANTS = attention.MUTANTS + hbm.MUTANTS
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("rtl", "chiplets", "cosim", "host", "testbenches")
 LIMIT_SECONDS = 1800

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from testbenches.mutants.run import MUTANTS, changed
+from testbenches.mutants.attention import MUTANTS
+from testbenches.mutants.run import changed
 
 ROOT = Path(__file__).parents[2]
 
@@ -13,8 +14,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_mutant_changes_one_place(mutant):
     text = (ROOT / mutant.path).read_text()
     assert changed(text, mutant) != text
-    file, _, name = mutant.test.partition("::")
-    assert f"def {name}" in (ROOT / file).read_text()
+    assert (ROOT / mutant.test).is_file()
 
 
 def test_there_are_enough_and_all_differ():

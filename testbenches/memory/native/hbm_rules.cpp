@@ -1,5 +1,5 @@
 // Judges a script of HBM commands. Arguments: timing values as name=value; commands on standard
-// input, one a line: "clock op bank row-or-column", op one of A P Q F B (row) R W (column).
+// input, one a line: "clock op bank row-or-column", op one of A P Q F (row) R W (column).
 // Prints the rule that was broken and when, or "legal".
 #include <cstdio>
 #include <map>
@@ -20,7 +20,7 @@ int main(int argc, char** argv) {
     unsigned bank, place;
     while (std::scanf("%llu %c %u %u", &clock, &op, &bank, &place) == 4) {
         auto& [row, column] = script[clock];
-        const std::string ops = "APQFB";
+        const std::string ops = "APQF";
         if (ops.find(op) != std::string::npos)
             row = {true, HbmRowOp(ops.find(op)), bank, place};
         else

@@ -18,6 +18,5 @@ inline mxlet::HbmTiming timing_from(int argc, char** argv) {
     auto get = [&](const char* name) { return values.at(name); };
     return {get("bl"),   get("cl"),   get("cwl"),  get("rcdrd"), get("rcdwr"), get("rp"),  get("ras"),
             get("rc"),   get("wr"),   get("rtp"),  get("ccds"),  get("ccdl"),  get("rrds"), get("rrdl"),
-            get("faw"),  get("wtrs"), get("wtrl"), get("rtw"),   get("rfc"),  get("rfcpb"),
-            get("rrefd"), get("refi")};
+            get("faw"),  get("wtrs"), get("wtrl"), get("rtw"),   get("rfc"),   get("refi")};
 }
