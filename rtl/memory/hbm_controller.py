@@ -14,6 +14,7 @@ from rtl.memory.hbm_queue import HbmQueue
 from rtl.memory.hbm_refresh import HbmRefresh
 from rtl.memory.hbm_timing import (
     BANKS,
+    COLUMNS,
     HbmTiming,
     RowOp,
     column_command_layout,
@@ -224,6 +225,7 @@ class HbmController(wiring.Component):
             self.line.addr.eq(writes.column_entry.slot)]
         m.d.sync += command.valid.eq(banks.column)
         with m.If(banks.column):
+            m.d.sync += refresh.ended.bit_select(chosen.bank, 1).eq(chosen.column == COLUMNS - 1)
             m.d.sync += [command.write.eq(banks.write), command.bank.eq(chosen.bank),
                          command.column.eq(chosen.column)]
         with m.If(writes.pop):

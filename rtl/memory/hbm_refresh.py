@@ -13,11 +13,12 @@ class HbmRefresh(wiring.Component):
     """Refreshes single banks: each once, in any order, before any of them again.
 
     One refresh comes to be owed with each pulse of :attr:`due`. It is given to a bank for which no
-    request is queued: as long as few are owed, to the one in a bank group whose requests were the
-    last to be done, since a stream is likely to come back to it late; from ``PATIENT`` owed on, to
-    any. From ``FORCED`` on, banks with requests are taken too, one with each refresh that comes to
-    be owed. So a bank is refreshed after at most 8 intervals. When nothing is queued, one refresh
-    for each bank is owed before they are all given, so that the clock can rest in between.
+    request is queued: as long as few are owed, to the one in a bank group that was the last to be
+    used up to the end of its row, since a stream is likely to come back to it late; from
+    ``PATIENT`` owed on, to any. From ``FORCED`` on, banks with requests are taken too, one with
+    each refresh that comes to be owed. So a bank is refreshed after at most 8 intervals. When
+    nothing is queued, one refresh for each bank is owed before they are all given, so that the
+    clock can rest in between.
 
     Members
     -------
@@ -27,6 +28,8 @@ class HbmRefresh(wiring.Component):
         No request is queued.
     pending : In(16)
         Banks for which requests are queued.
+    ended : In(16)
+        Banks whose last column command was for the last column of a row.
     opened, can_precharge, can_refresh : In(16)
         As those of :class:`rtl.memory.hbm_banks.HbmBanks`.
     block : Out(16)
@@ -42,6 +45,7 @@ class HbmRefresh(wiring.Component):
     due: In(1)
     quiet: In(1)
     pending: In(BANKS)
+    ended: In(BANKS)
     opened: In(BANKS)
     can_precharge: In(BANKS)
     can_refresh: In(BANKS)
@@ -85,9 +89,11 @@ class HbmRefresh(wiring.Component):
                            | Mux(catching, ends, starts))]
         m.d.sync += [owed.eq(owed + self.due - self.refresh),
                      done.eq(Mux(after.all(), 0, after)), before.eq(self.pending)]
-        left = before & ~self.pending       # banks whose last request went
+        left = before & ~self.pending & self.ended      # banks that a stream has just left
         for bank in range(BANKS):
             rest = Cat(left[n] for n in range(bank % GROUPS, BANKS, GROUPS)).any()
             with m.If(rest):
                 m.d.sync += fresh[bank].eq(left[bank])
+            with m.Elif(self.pending[bank]):
+                m.d.sync += fresh[bank].eq(0)
         return m

@@ -64,13 +64,14 @@ def build(timing, depth, patience):
 
 
 def run(pattern, count, *, timing=None, depth=64, request=100, ready=100, quiet=0, gap=0, burst=64,
-        victim=0, patience=1024):
+        victim=0, patience=1024, flight=10**9):
     """Run a pattern of requests; gives what the bench measured. Fails on anything it found."""
     timing = HbmTiming() if timing is None else timing
     seed = int(os.environ.get("MXLET_SEED", random.getrandbits(31)))
     values = dataclasses.asdict(timing) | {
         "rows": ROWS, "count": count, "seed": seed, "request": request, "ready": ready,
-        "quiet": quiet, "gap": gap, "burst": burst, "victim": victim, "pattern": pattern}
+        "quiet": quiet, "gap": gap, "burst": burst, "victim": victim, "flight": flight,
+        "pattern": pattern}
     arguments = [f"{name}={value}" for name, value in values.items()]
     print(f"seed {seed}: {' '.join(arguments)}")
     program = build(timing, depth, patience)
@@ -120,6 +121,18 @@ def test_a_copy_reaches_88_per_cent_of_the_pins(burst, depth, least):
     """A stream is read and another one written, ``burst`` lines at a time of each."""
     measured = run("copy", 64000, burst=burst, depth=depth)
     report(f"copy, {burst} lines at a time, {depth} reads and {depth} writes queued", measured)
+    assert_refreshed(measured, 16)
+    assert least <= efficiency(measured) < 1
+
+
+@pytest.mark.parametrize(("pattern", "burst", "least"), [
+    ("read", 1, 0.98), ("copy", 1, 0.8), ("copy", 16, 0.8), ("copy", 64, 0.8)])
+@pytest.mark.parametrize("flight", [64, 128])
+def test_few_requests_under_way_cost_little(pattern, burst, least, flight):
+    """The chip's network keeps a bounded number of requests under way for a channel."""
+    measured = run(pattern, 64000, burst=burst, flight=flight)
+    report(f"{pattern} by {burst} with at most {flight} requests under way", measured)
+    assert measured["depth"] == flight
     assert_refreshed(measured, 16)
     assert least <= efficiency(measured) < 1
 

@@ -1,8 +1,9 @@
 // Runs a Verilated HbmController against the device model and a plain model of memory.
 // Arguments: name=value for the timing, rows, count, seed, request and ready (per cent of clocks in
 // which the streams may move), quiet (clocks before the first request), gap (clocks from each
-// answer to the next request, if not 0: one request at a time), burst (lines that a copy reads or
-// writes at a time), victim (bit 0: the starved access is a write, 1: the others are), pattern=NAME. Prints name=value lines; status 1 on an error.
+// answer to the next request, if not 0: one request at a time), flight (most requests under way),
+// burst (lines that a copy reads or writes at a time), victim (bit 0: the starved access is a
+// write, 1: the others are), pattern=NAME. Prints name=value lines; status 1 on an error.
 #include <cstdio>
 #include <deque>
 #include <random>
@@ -162,7 +163,7 @@ struct Bench {
                 return std::puts("error=the controller does not come to rest"), 1;
             // Before the edge: the device sees the outputs and drives what this edge samples.
             dut.clk = 0;
-            if (!request_valid && sent < count && now > next_at && random() % 100 < option("request")) {
+            if (!request_valid && sent < count && expected.size() < option("flight") && now > next_at && random() % 100 < option("request")) {
                 request = next(pattern, sent);
                 request_valid = 1;
                 put(request_payload, REQUEST_ADDRESS, 48, request.address);
