@@ -150,8 +150,7 @@ class ReductionEngine(wiring.Component):
         ]
         moves, moved = Signal(), Signal()
         m.d.comb += moves.eq(
-            (frontend.job.valid & frontend.job.ready) | self.i.valid | ~slots.empty | walk.alone
-            | ring.o.valid)
+            frontend.job.valid | self.i.valid | ~slots.empty | walk.alone | ring.o.valid)
         m.d.sync += moved.eq(moves)     # a cycle more: every stage is empty then
         gated_domain(m, name="work", enable=ResetSignal("sync") | self.unit.clear | moves | moved)
         total = frontend.extra[0]

@@ -162,7 +162,7 @@ def test_a_page_past_the_pool_is_named(device):
              for p, rows in ((operands.k, 128), (operands.vt, job.head)))
     out = device.empty(0, job.head, 16, Format.FP32)
     table = device.alloc(0, 64)
-    device.write(table, np.array([0, 3, 1], "<u4"))
+    device.write(table, np.array([0, k.rows // 128, 1], "<u4"))
     program = flash(Head(q, k, vt, out, PageTable(table, job.keys)))
     gathers = [at for at, words in enumerate(program.commands) if words[0] & 255 == Op.GATHER]
     with pytest.raises(DeviceError, match="BAD_FIELD") as caught:
