@@ -221,13 +221,11 @@ class ComputeChiplet(wiring.Component):
             pes.append(pe)
             port = getattr(base, f"pe{i}")
             for name, member in base_port().members.items():
+                its, mine = getattr(pe, name), getattr(port, name)
                 if member.is_signature:
-                    ends = getattr(pe, name), getattr(port, name)
-                    connect(m, *ends)
-                elif member.flow is Out:
-                    m.d.comb += getattr(port, name).eq(getattr(pe, name))
+                    connect(m, its, mine)
                 else:
-                    m.d.comb += getattr(pe, name).eq(getattr(port, name))
+                    m.d.comb += mine.eq(its) if member.flow is Out else its.eq(mine)
             m.d.comb += getattr(self, f"pe{i}_states").eq(pe.states)
         for sender, receiver in parameters.ring:
             connect(m, pes[sender].ring_out, pes[receiver].ring_in)

@@ -1,4 +1,6 @@
 """Attention of a head over a sentence in local memory, with the attention unit or without it."""
+from abc import ABC, abstractmethod
+
 from host.isa import LINE, ROWS, Binary, Format, Operand, Source1, blocks, lines, scale_stride
 from host.kernels.flash import KEYS
 from host.kernels.matmul import upper
@@ -9,7 +11,7 @@ QUERIES = 64    # rows of a score matrix in local memory at a time; half if ther
 SCALES = 4      # bytes between scales of Q, K and of a page of V^T, so that 16 rows fill a line
 
 
-class Core:
+class Core(ABC):
     """Buffers of Q, K and V^T, and the commands that fill them.
 
     Parameters
@@ -77,16 +79,16 @@ class Core:
             (self.head * lines(self.form.row_bytes(keys)), lines(self.head * stride))
             for _, keys, stride in self.pages(rows)), strict=True))
 
+    @abstractmethod
     def pages(self, rows):
         """How V^T of a sentence is cut: (first key, keys, bytes between scales)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def steps(self, run, number):
         """Functions that emit the attention of head ``number`` over the sentences of a run.
 
         Other products may come between them.
         """
-        raise NotImplementedError
 
     def write(self, source, first, rows, number):
         """Emit: rows of O, FP32 in ``source``, quantised and sent to their place."""

@@ -7,7 +7,7 @@ from cosim.golden.formats import SPECS, Format, pack
 from cosim.golden.norm import Norm
 from cosim.golden.quantise import Rule
 from cosim.golden.simd import Operation, Reduce, Source1, simd
-from testbenches.pe.unit_bench import Bench, command, operand
+from testbenches.pe.unit_bench import Bench, command, operand, seed
 
 LINES = 256
 LINE = 64
@@ -147,3 +147,10 @@ class SimdBench(Bench):
         assert not len(wrong), (f"{len(wrong)} bytes differ, first at line {wrong[0] // LINE} byte "
                                 f"{wrong[0] % LINE}: {self.local[wrong[0]]:02x}, not "
                                 f"{self.model[wrong[0]]:02x}")
+
+
+async def begin(dut, **options):
+    seed()
+    bench = SimdBench(dut, **options)
+    await bench.start()
+    return bench

@@ -8,18 +8,11 @@ from cosim.golden.function_tables import Function
 from cosim.golden.simd import Operation, Reduce, Source1
 from rtl.pe.simd import SimdEngine
 from testbenches import sim
-from testbenches.pe.simd_bench import LINES, SimdBench, command, operand
-from testbenches.pe.unit_bench import error_of, seed
+from testbenches.pe.simd_bench import LINES, begin, command, operand
+from testbenches.pe.unit_bench import error_of
 
 WIDE = [Format.FP32, Format.BF16, Format.FP16]
 MX = [Format.E4M3, Format.E5M2, Format.E2M1]
-
-
-async def begin(dut, **options):
-    seed()
-    bench = SimdBench(dut, **options)
-    await bench.start()
-    return bench
 
 
 @cocotb.test()

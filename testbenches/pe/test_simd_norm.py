@@ -9,18 +9,11 @@ from cosim.golden.norm import Norm
 from cosim.golden.simd import Operation, Reduce, Source1
 from rtl.pe.simd import SimdEngine
 from testbenches import sim
-from testbenches.pe.simd_bench import LINES, SimdBench, command, operand
+from testbenches.pe.simd_bench import LINES, begin, command, operand
 from testbenches.pe.test_simd import MX, WIDE
-from testbenches.pe.unit_bench import error_of, seed
+from testbenches.pe.unit_bench import error_of
 
 NORMS = [Norm.RMS, Norm.LAYER]
-
-
-async def begin(dut, **options):
-    seed()
-    bench = SimdBench(dut, **options)
-    await bench.start()
-    return bench
 
 
 @cocotb.test()
