@@ -44,6 +44,7 @@ struct Context {
     uint64_t* mailbox = nullptr;                // MAILBOX words, written and read by Python
     uint64_t* hash = nullptr;                   // of the die's traffic
     char* failure = nullptr;                    // FAILURE_BYTES, first one counts
+    bool second = false;                        // stepped at the edges of the second clock only
 
     static constexpr int COUNTERS = 64, MAILBOX = 16, FAILURE_BYTES = 512;
 
@@ -67,7 +68,7 @@ struct Context {
     }
 };
 
-// A device is stepped once a cycle, before the clock edge. It sees the die's outputs as they stand
+// A device is stepped once a cycle of its clock, before the clock edge. It sees the die's outputs as they stand
 // since the former edge and drives the inputs that this edge samples. It may drive an input as a
 // function of the outputs that it sees: no die has a path from an input to an output.
 class Device {

@@ -49,6 +49,13 @@ API int64_t engine_die(Engine* e, const char* name) {
         return e->dies.size() - 1;
     });
 }
+API int64_t engine_second_clock(Engine* e, uint32_t die, uint64_t ticks, uint64_t per_cycles) {
+    return guarded(e, [&] {
+        e->dies.at(die)->ticks = ticks;
+        e->dies.at(die)->per_cycles = per_cycles;
+        return 0;
+    });
+}
 API int64_t engine_model(Engine* e, uint32_t die, const char* name, const char* path) {
     return guarded(e, [&] {
         static std::map<std::string, std::unique_ptr<Library>> libraries;
@@ -124,13 +131,14 @@ API int64_t engine_channel(Engine* e, const char* name, uint32_t from, uint32_t 
     });
 }
 API int64_t engine_device(Engine* e, uint32_t die, const char* kind, const char* name,
-                          uint8_t* memory, uint64_t bytes) {
+                          uint8_t* memory, uint64_t bytes, uint32_t second) {
     return guarded(e, [&] {
         Die& d = *e->dies.at(die);
         auto context = std::make_unique<Context>();
         context->name = d.name + "." + name;
         context->memory = memory;
         context->memory_bytes = bytes;
+        context->second = second != 0;
         context->counters = e->allocate_words(Context::COUNTERS);
         context->mailbox = e->allocate_words(Context::MAILBOX);
         context->hash = d.hash;

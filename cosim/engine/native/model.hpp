@@ -22,7 +22,7 @@ struct LibraryPort {
 struct Library {
     void* (*create)();
     void* (*port)(void*, uint32_t);
-    void (*cycle)(void*, uint64_t);
+    void (*cycle)(void*, uint64_t, uint32_t);
     int (*waves)(void*, const char*);
     void (*destroy)(void*);
     uint32_t (*port_count)();
