@@ -9,6 +9,9 @@ from rtl.noc.address import AddressMap
 from rtl.noc.packets import MeshLayout
 
 
+ROW_LINES = 256     # of all 16 banks of a pseudo-channel
+
+
 def ring_order(rows, columns):
     """PEs of a grid in the order of the reduction ring; the last is followed by the first.
 
@@ -25,7 +28,7 @@ class ComputeParameters:
     Parameters
     ----------
     rows, columns : int
-        Grid of PEs [PE].
+        Grid of PEs that are used [PE]; one spare row is built in addition.
     local_lines, local_banks : int
         Local memory of a PE [line of 64 bytes], and its banks.
     dot_rows, mx4_lanes : int
@@ -33,9 +36,10 @@ class ComputeParameters:
     attention : bool
         Build the softmax unit into the PEs, and what goes with it in their engines.
     bank_lines : int
-        Size of an SRAM bank [line]; there is one bank at each end of each row.
-    hbm_channels, hbm_rows : int
-        HBM channels, and rows of 2 KiB of each of the 16 banks of a channel.
+        Size of an SRAM bank [line]; a memory tile with one stands at each end of each row.
+    hbm_tiles, tile_channels, hbm_rows : int
+        Memory tiles that have HBM, pseudo-channels of each of these, and rows of 1 KiB of each of
+        the 16 banks of a pseudo-channel.
     link_latency_cycles : int
         Latency of the die-to-die channel one way [cycle].
 
@@ -50,26 +54,32 @@ class ComputeParameters:
     mx4_lanes: int = 3
     attention: bool = False
     bank_lines: int = 65536
-    hbm_channels: int = 0
+    hbm_tiles: int = 0
+    tile_channels: int = 0
     hbm_rows: int = 1024
     link_latency_cycles: int = 16
 
     @property
     def layout(self):
-        return MeshLayout.standard(self.rows, self.columns, hbm_channels=self.hbm_channels)
+        return MeshLayout.standard(self.rows, self.columns)
 
     @property
     def addresses(self):
-        return AddressMap(self.layout, bank_lines=self.bank_lines,
-                          channel_lines=self.hbm_rows * 512 if self.hbm_channels else 0)
+        return AddressMap(self.layout, bank_lines=self.bank_lines, hbm_tiles=self.hbm_tiles,
+                          tile_channels=self.tile_channels,
+                          channel_lines=self.hbm_rows * ROW_LINES)
 
     @property
     def pes(self):
         return self.rows * self.columns
 
     @property
+    def built_pes(self):
+        return (self.rows + 1) * self.columns
+
+    @property
     def ring(self):
-        """Reduction ring: pairs of a PE and the one after it; none in a chiplet of one PE."""
+        """Reduction ring: pairs of a PE and the one after it; none if only one is used."""
         order = ring_order(self.rows, self.columns)
         return list(zip(order, order[1:] + order[:1], strict=True)) if len(order) > 1 else []
 
@@ -112,8 +122,9 @@ PACKAGES = {(package.name, package.size): package for package in (
             mx4_lanes=3,                # 21 / 7 PFLOPS, R
             attention=True,             # the 450 and 500 have hardware for it, S
             bank_lines=65536,           # 4 MiB, 4 banks: 16 MiB a chiplet, P
-            hbm_channels=2,             # P, until the memory's share is measured
-            hbm_rows=1024,              # 32 MiB a channel, P
+            hbm_tiles=4,                # P
+            tile_channels=3,            # 2 x 12 pseudo-channels: twice the 400's, R
+            hbm_rows=512,               # 8 MiB each, P
             link_latency_cycles=16)),   # P
 )}
 

@@ -88,7 +88,7 @@ def clock_once(text):
         links.setdefault(left, set()).add(right)
         links.setdefault(right, set()).add(left)
     clocks = set()
-    pending = set(re.findall(r"@\(posedge (\S+?) *\)", once))
+    pending = set(re.findall(r"@\(posedge (\S+?) *[,)]", once))
     while pending:
         clocks.add(name := pending.pop())
         pending |= links.get(name, set()) - clocks

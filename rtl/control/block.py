@@ -30,6 +30,18 @@ def identity_layout():
                               "hbm_channels": 32, "hbm_mib": 32})
 
 
+CONFIGURATION_LINE = 4      # of the control registers
+COLUMNS = 16                # of PEs at most
+
+
+def configuration_layout():
+    """Registers that the host sets: line 4 of the control registers.
+
+    ``repair``: for each column of PEs, 1 + the row of its bad PE, 0 if it has none.
+    """
+    return data.StructLayout({"repair": data.ArrayLayout(4, COLUMNS)})
+
+
 class ControlBlock(wiring.Component):
     """Takes work packets, starts their PEs, serves their barriers, tells how they ended.
 
@@ -39,13 +51,16 @@ class ControlBlock(wiring.Component):
     (``BAD_FIELD``, field 8), if its table is not at a line (``BAD_FIELD``, field 2) or cannot be
     read (``BAD_ADDRESS`` or ``POISON``, field 2), or if it needs a PE that was given up
     (``WATCHDOG``, field 8). See :class:`rtl.control.context.PacketContext` for barriers and
-    time-outs. The clock of all but a counter of time stops while no packet is there, and while
+    time-outs. The configuration can be written while no packet is here, and only with rows that
+    there are; else the write is answered with an error. The clock of all but a counter of time stops while no packet is there, and while
     all packets only run. Source: this project's choice.
 
     Parameters
     ----------
     pes : int
         PEs of the die. :exc:`ValueError` unless in 1 to 16.
+    rows : int
+        Rows of PEs, the spare one included, that a repair may name.
     contexts : int
         Packets under way.
     patience_log2 : int
@@ -73,18 +88,21 @@ class ControlBlock(wiring.Component):
         Counters of the die, shown in the registers.
     link_counters : In(512)
         The line of the link's counters, shown in the registers.
+    configuration : Out(configuration_layout())
+        Registers.
     states : Out(3 * contexts)
         State of each context.
     awake : Out(1)
         The registers take the coming edge of the clock.
     """
 
-    def __init__(self, *, pes, contexts=4, patience_log2=6):
+    def __init__(self, *, pes, rows=1, contexts=4, patience_log2=6):
         if not isinstance(pes, int) or not 1 <= pes <= 16:
             raise ValueError(f"PEs must be an integer in 1 to 16, not {pes!r}")
         if not isinstance(contexts, int) or not 1 <= contexts <= 8:
             raise ValueError(f"Contexts must be an integer in 1 to 8, not {contexts!r}")
-        self.pes, self.contexts, self.patience_log2 = pes, contexts, patience_log2
+        self.pes, self.rows, self.contexts = pes, rows, contexts
+        self.patience_log2 = patience_log2
         super().__init__({
             "packets": In(stream.Signature(link.launch_layout())),
             "aborts": In(stream.Signature(link.abort_layout())),
@@ -97,7 +115,8 @@ class ControlBlock(wiring.Component):
             "reports": In(stream.Signature(report_layout())).array(pes),
             "arrive": In(pes), "idle": In(pes), "proceed": Out(pes), "abort": Out(pes),
             "identity": In(identity_layout()), "counters": In(data.ArrayLayout(32, 16)),
-            "link_counters": In(LINE_BITS), "states": Out(3 * contexts), "awake": Out(1)})
+            "link_counters": In(LINE_BITS), "configuration": Out(configuration_layout()),
+            "states": Out(3 * contexts), "awake": Out(1)})
 
     def elaborate(self, platform):
         top, m, now = Module(), Module(), Signal(32)
@@ -204,8 +223,15 @@ class ControlBlock(wiring.Component):
                 m.d.comb += self.completions.payload.eq(context.completion.payload)
 
     def _registers(self, m, contexts, lost):
-        """Lines: who this is, PEs and contexts, counters of the die, counters of the link."""
-        m.submodules.registers = registers = RegisterLines(count=4)
+        """Lines: who this is, PEs and contexts, counters of the die, of the link; configuration."""
+        layout = configuration_layout()
+        m.submodules.registers = registers = RegisterLines(
+            count=8, stored=CONFIGURATION_LINE, stored_bits=layout.size)
+        offer = data.View(layout, registers.offer)
+        active = Cat(c.state != ContextState.FREE for c in contexts).any()
+        unknown = Cat(offer.repair[n] > self.rows for n in range(COLUMNS)).any()
+        m.d.comb += [self.configuration.as_value().eq(registers.value),
+                     registers.refuse.eq(active | self.packets.valid | unknown)]
         connect(m, flipped(self.access), registers.access)
         connect(m, registers.access_response, flipped(self.access_response))
         ended, failed = Signal(32), Signal(32)

@@ -4,7 +4,7 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.common.clockgate import gated_domain
-from rtl.noc.address import DIE_BITS, AddressMap, inside
+from rtl.noc.address import DIE_BITS, AddressMap
 from rtl.noc.packets import node_layout, request_packet_layout, response_packet_layout
 from rtl.pe.interfaces import TAG_BITS, AccessError, request_layout, response_layout
 
@@ -94,9 +94,6 @@ class Target(wiring.Component):
     ----------
     depth : int
         Requests under way [request]. :exc:`ValueError` unless positive.
-    interleave : int
-        Memories over which lines are interleaved; with more than one, ``request`` has addresses
-        within this one. :exc:`ValueError` unless a power of two.
 
     Members
     -------
@@ -110,12 +107,10 @@ class Target(wiring.Component):
         One response for each, in the same order.
     """
 
-    def __init__(self, *, depth=4, interleave=1):
+    def __init__(self, *, depth=4):
         if not isinstance(depth, int) or depth < 1:
             raise ValueError(f"Depth must be a positive integer, not {depth!r}")
-        if not isinstance(interleave, int) or interleave < 1 or interleave & (interleave - 1):
-            raise ValueError(f"Interleave must be a power of two, not {interleave!r}")
-        self.depth, self.interleave = depth, interleave
+        self.depth = depth
         super().__init__({
             "i_packets": In(stream.Signature(request_packet_layout())),
             "o_packets": Out(stream.Signature(response_packet_layout())),
@@ -133,9 +128,6 @@ class Target(wiring.Component):
                      self.i_packets.ready.eq(self.request.ready & sources.w_rdy),
                      sources.w_data.eq(self.i_packets.payload.source),
                      sources.w_en.eq(self.i_packets.valid & self.request.ready)]
-        if self.interleave > 1:
-            m.d.comb += self.request.payload.address.eq(
-                inside(self.i_packets.payload.body.address, nodes=self.interleave))
         m.d.comb += [self.o_packets.payload.target.eq(sources.r_data),
                      self.o_packets.payload.body.eq(self.response.payload),
                      self.o_packets.valid.eq(self.response.valid),

@@ -86,21 +86,14 @@ class MeshLayout:
                 raise ValueError(f"Node {name!r} must have a place of its own, not {node!r}")
 
     @classmethod
-    def standard(cls, rows, columns, *, hbm_channels=0):
-        """SRAM west and east of each row, control and bridge in the north, HBM elsewhere."""
+    def standard(cls, rows, columns):
+        """Memory tiles west and east of each row, control and bridge in the north."""
         if columns < 2:
             raise ValueError(f"Columns must be an integer of at least 2, not {columns!r}")
-        sram = [Node(row, column, port) for row in range(rows)
-                for column, port in ((0, "WEST"), (columns - 1, "EAST"))]
-        south = [Node(rows - 1, column, "SOUTH") for column in range(columns)]
-        spread = [south[i] for i in [*range(0, columns, 2), *range(1, columns, 2)]]
-        north = [Node(0, column, "NORTH") for column in range(2, columns)]
-        hbm = (spread + north)[:hbm_channels]
-        if len(hbm) < hbm_channels:
-            raise ValueError(f"HBM channels must be at most {len(hbm)}, not {hbm_channels!r}")
-        edges = [(f"sram{i}", node) for i, node in enumerate(sram)]
+        tiles = [Node(row, column, port) for row in range(rows)
+                 for column, port in ((0, "WEST"), (columns - 1, "EAST"))]
+        edges = [(f"tile{i}", node) for i, node in enumerate(tiles)]
         edges += [("control", Node(0, 0, "NORTH")), ("bridge", Node(0, 1, "NORTH"))]
-        edges += [(f"hbm{i}", node) for i, node in enumerate(hbm)]
         return cls(rows, columns, tuple(edges))
 
     @property

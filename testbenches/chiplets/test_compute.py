@@ -13,21 +13,24 @@ from cocotb.triggers import RisingEdge
 from pyosys import libyosys
 
 from chiplets import verilog
-from chiplets.compute import HBM_PINS, ComputeBase
+from chiplets.compute import ComputeBase
 from chiplets.packages import PACKAGES, ComputeParameters, package
 from rtl.link import interfaces as link
 from rtl.link.interfaces import LinkPort, SlotKind
 from rtl.link.link import D2dLink
+from rtl.memory.interfaces import channel_request_layout, memory_response_layout
+from rtl.memory.tile import origin_layout
 from rtl.pe import interfaces as pe
 from rtl.pe.interfaces import AccessError, ErrorCode
 from testbenches import sim
 from testbenches.noc.traffic import Sink, Source
 from testbenches.twins import Twins
 
-PARAMETERS = ComputeParameters(rows=1, columns=2, bank_lines=16, hbm_channels=1, hbm_rows=2,
-                               link_latency_cycles=2)
-DIE, PES, LINES = 3, 2, 32
-HBM_DATA = int.from_bytes(b"line of the HBM " * 4, "little")
+PARAMETERS = ComputeParameters(rows=1, columns=2, bank_lines=16, hbm_tiles=1, tile_channels=3,
+                               hbm_rows=2, link_latency_cycles=2)
+DIE, PES, BUILT, LINES, CHANNELS = 3, 2, 4, 32, 3
+NAME_BITS = origin_layout().size
+REQUEST = channel_request_layout(NAME_BITS)
 
 
 class Pair(wiring.Component):
@@ -48,11 +51,10 @@ class Pair(wiring.Component):
             m.d.sync += [valid.eq(kind.tx_valid), line.eq(kind.tx_data)]
             m.d.comb += [one.rx_valid.eq(valid), one.rx_data.eq(line)]
         connect(m, flipped(self.far), far.port)
-        for i in range(PES):
+        for i in range(BUILT):
             connect(m, flipped(getattr(self, f"pe{i}")), getattr(base, f"pe{i}"))
-        for pin in HBM_PINS:
-            mine, its = getattr(self.hbm0, pin), getattr(base.hbm0, pin)
-            m.d.comb += its.eq(mine) if pin == "read_data" else mine.eq(its)
+        for i in range(CHANNELS):
+            connect(m, getattr(base, f"hbm{i}"), flipped(getattr(self, f"hbm{i}")))
         m.d.comb += [base.die.eq(self.die), self.states.eq(base.states)]
         return m
 
@@ -94,19 +96,45 @@ class PortOfPe:
             mask=mask))
 
 
+class Channel:
+    """A pseudo-channel: answers in random order, after some time."""
+
+    def __init__(self, dut, name):
+        self.request = Sink(dut, f"{name}__request", rate=0.7)
+        self.response = Source(dut, f"{name}__response", rate=0.7)
+        self.lines, self.waiting, self.seen = {}, [], []
+
+    def edge(self):
+        if (payload := self.request.edge()) is not None:
+            request = REQUEST.from_bits(payload)
+            assert not request.registers and (request.write or request.mask)
+            self.seen.append(request.line)
+            if request.write:
+                assert request.mask == (1 << 64) - 1
+                self.lines[request.line] = request.data
+            self.waiting.append(bits(memory_response_layout(NAME_BITS), name=request.name,
+                                     write=request.write,
+                                     data=self.lines.get(request.line, 0)))
+        self.response.edge()
+        if self.waiting and random.random() < 0.3:
+            self.response.queue.append(self.waiting.pop(random.randrange(len(self.waiting))))
+
+
 class Bench:
     def __init__(self, dut):
         self.dut = dut
-        self.pes = [PortOfPe(dut, i) for i in range(PES)]
+        self.units = [PortOfPe(dut, i) for i in range(BUILT)]
+        self.pes = self.units[:PES]
+        self.channels = [Channel(dut, f"hbm{i}") for i in range(CHANNELS)]
         self.send = Source(dut, "far__o_request")
         self.other = Source(dut, "far__o_response")
         self.unused, self.back = Sink(dut, "far__i_request"), Sink(dut, "far__i_response")
         self.responses, self.completions = [], []
-        dut.die.value, dut.hbm0__read_data.value = DIE, HBM_DATA
+        dut.die.value = DIE
 
     async def step(self):
         await RisingEdge(self.dut.clk)
-        for port in self.pes:
+        for port in (*self.units, *self.channels):
             port.edge()
         for agent in (self.send, self.other):
             agent.edge()
@@ -183,8 +211,8 @@ async def pes_and_host_share_memory_line_by_line(dut):
     assert {response.tag: response.data for response in bench.responses} == memory
 
 
-BAD = {"past the SRAM": address(0, LINES * 64), "past the HBM": address(1, 2 * 512 * 64),
-       "past the PEs": address(2, PES << 16), "past the registers": address(3, 4 * 64),
+BAD = {"past the SRAM": address(0, LINES * 64), "past the HBM": address(1, CHANNELS * 2 * 256 * 64),
+       "past the PEs": address(2, PES << 16), "past the registers": address(3, 8 * 64),
        "no region": address(4, 0), "last region": address(15, 0),
        "another compute die": address(0, 0, die=DIE + 1), "I/O die": address(0, 0, die=15)}
 
@@ -262,16 +290,84 @@ async def the_window_of_a_pe_is_reached_by_the_host_and_by_the_other_pe(dut):
 
 
 @cocotb.test()
-async def hbm_is_reached_through_its_controller(dut):
+async def lines_of_the_hbm_are_spread_over_its_channels(dut):
+    """Each PE reads what the other wrote; answers of the channels come in any order."""
     bench = await start(dut)
-    bench.pes[0].ask(address(1, 64 * 3), tag=1)
-    seen = set()
-    while not bench.pes[0].responses:
+    lines = random.sample(range(CHANNELS * 512), 60)
+    data = {line: random.getrandbits(512) for line in lines}
+    for i, line in enumerate(lines):
+        bench.pes[i % 2].ask(address(1, 64 * line), tag=i, data=data[line])
+    await bench.until(lambda: sum(len(port.responses) for port in bench.pes) == 60)
+    for i, line in enumerate(lines):
+        bench.pes[1 - i % 2].ask(address(1, 64 * line), tag=100 + i)
+    await bench.until(lambda: sum(len(port.responses) for port in bench.pes) == 120)
+    for port in bench.pes:
+        for answer in port.responses:
+            assert answer.error == AccessError.NONE
+            assert answer.write or answer.data == data[lines[answer.tag - 100]]
+    for number, channel in enumerate(bench.channels):
+        assert sorted(channel.seen) == sorted(
+            2 * [line // CHANNELS for line in lines if line % CHANNELS == number])
+
+
+async def latency_of_a_read(bench, port):
+    """Cycles from the offer of a request to its answer, nobody in the way."""
+    port.request.rate = port.response.rate = 1
+    port.responses.clear()
+    port.ask(address(0, 64), tag=9)
+    cycles = 0
+    while not port.responses:
         await bench.step()
-        seen |= {pin for pin in ("row", "column")
-                 if int(getattr(dut, f"hbm0__{pin}_command").value) & 1}
-    assert seen == {"row", "column"}
-    assert bench.pes[0].responses[0].data == HBM_DATA
+        cycles += 1
+    return cycles
+
+
+@cocotb.test()
+async def a_bad_pe_is_replaced_and_nobody_sees_a_difference(dut):
+    """Column by column, whatever the bad one does; with the same latency."""
+    bench = await start(dut)
+    usual = [await latency_of_a_read(bench, port) for port in bench.pes]
+    for repair in (1, 1 << 4, 1 | 1 << 4, 2, 0):
+        bench.write(address(3, 4 * 64), repair, mask=255)
+        await bench.until(lambda: bench.responses)
+        assert bench.responses.pop().error == AccessError.NONE
+        assert (await bench.host_reads(address(3, 4 * 64))).data == repair
+        rows = [int(repair >> 4 * column & 15 == 1) for column in range(2)]
+        used = [bench.units[row * 2 + column] for column, row in enumerate(rows)]
+        idle = [unit for unit in bench.units if unit not in used]
+        for unit in idle:       # talks nonsense
+            unit.report.queue.append(random.getrandbits(30))
+            unit.ask(random.getrandbits(48), tag=3)
+        assert [await latency_of_a_read(bench, port) for port in used] == usual
+        bench.slot(SlotKind.LAUNCH, "launch", link.launch_layout(), pe_mask=3, id=repair,
+                   table=address(0, 0))
+        await bench.until(lambda used=used: all(port.launches for port in used))
+        bench.write(address(3, 4 * 64), 0, mask=255)    # not while a packet is under way
+        await bench.until(lambda: bench.responses)
+        assert bench.responses.pop().error == AccessError.ADDRESS
+        assert not bench.completions
+        for port in used:
+            port.report.queue.append(0)
+        await bench.until(lambda: bench.completions)
+        done = bench.completions.pop()
+        assert (done.id, done.code) == (repair, ErrorCode.OK)
+        for unit in idle:
+            assert not unit.launches and not unit.responses and unit.request.offered
+            unit.request.offered = unit.report.offered = None
+            unit.request.valid.value = unit.report.valid.value = 0
+        for port in used:
+            port.launches.clear()
+
+
+@cocotb.test()
+async def a_repair_of_a_row_that_is_not_there_is_refused(dut):
+    bench = await start(dut)
+    for repair in (3, 3 << 4, 15 << 8, 1 << 60):
+        bench.write(address(3, 4 * 64), repair)
+        await bench.until(lambda: bench.responses)
+        expected = AccessError.NONE if repair == 1 << 60 else AccessError.ADDRESS
+        assert bench.responses.pop().error == expected
+    assert (await bench.host_reads(address(3, 4 * 64))).data == 1 << 60
 
 
 @cocotb.test()
@@ -281,7 +377,7 @@ async def identity_is_readable_and_useless_messages_are_counted(dut):
     bench.other.queue.append(SlotKind.RESPONSE.value)
     words = (await bench.host_reads(address(3, 0))).data.to_bytes(64, "little")
     values = [int.from_bytes(words[i:i + 4], "little") for i in range(0, 32, 4)]
-    assert values == [int.from_bytes(b"MXLT", "little"), 1, DIE, 1, 2, 2, 1, 0]
+    assert values == [int.from_bytes(b"MXLT", "little"), 1, DIE, 1, 2, 2, 3, 0]
     assert (await bench.host_reads(address(3, 2 * 64))).data >> 96 & 0xFFFFFFFF in (1, 2)
 
 

@@ -15,7 +15,7 @@ from rtl.memory.sram import SramBank
     (lambda: PacketContext(pes=2, patience_log2=-1),
      "Patience must be a non-negative integer, not -1"),
     (lambda: RegisterLines(count=3), "Count must be a power of two of at least 2, not 3"),
-    (lambda: SramBank(lines=24), "Lines must be a power of two of at least 2, not 24"),
+    (lambda: SramBank(lines=24, name_bits=8), "Lines must be a power of two of at least 2, not 24"),
 ])
 def test_wrong_parameters_are_refused(make, message):
     with pytest.raises(ValueError, match=message):

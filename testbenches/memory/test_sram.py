@@ -6,13 +6,14 @@ import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from rtl.memory.sram import SramBank
-from rtl.pe.interfaces import AccessError, request_layout, response_layout
+from rtl.memory.interfaces import memory_response_layout, slice_request_layout
+from rtl.pe.interfaces import AccessError
 from testbenches import sim
 from testbenches.noc.traffic import Sink, Source
 from testbenches.twins import Twins
 
-LINES = 16
-REQUEST, RESPONSE = request_layout(), response_layout()
+LINES, NAME_BITS = 16, 11
+REQUEST, RESPONSE = slice_request_layout(NAME_BITS), memory_response_layout(NAME_BITS)
 
 
 class Memory:
@@ -22,18 +23,21 @@ class Memory:
         self.lines = [bytearray(64) for _ in range(LINES)]
 
     def serve(self, request):
-        line = self.lines[request["address"] // 64 % LINES]
+        if request["line"] >= LINES:
+            return request["name"], request["write"], AccessError.ADDRESS, None
+        line = self.lines[request["line"]]
         if not request["write"]:
-            return request["tag"], 0, bytes(line)
+            return request["name"], 0, AccessError.NONE, bytes(line)
         for i in range(64):
             if request["mask"] >> i & 1:
                 line[i] = request["data"] >> 8 * i & 0xFF
-        return request["tag"], 1, None
+        return request["name"], 1, AccessError.NONE, None
 
 
 def random_request(*, write):
     mask = random.choice([0, (1 << 64) - 1, random.getrandbits(64), 1 << random.randrange(64)])
-    return {"address": random.randrange(LINES) * 64, "tag": random.getrandbits(8), "write": write,
+    line = random.randrange(LINES) | (random.random() < 0.1) << random.randrange(4, 34)
+    return {"line": line, "name": random.getrandbits(NAME_BITS), "write": write,
             "data": random.getrandbits(512), "mask": mask}
 
 
@@ -44,7 +48,7 @@ async def answers_are_those_of_a_plain_memory_in_order(dut, send, take):
     await sim.reset(dut)
     model, expected = Memory(), deque()
     for line in range(LINES):  # nothing is known before it was written
-        whole = random_request(write=1) | {"address": line * 64, "mask": (1 << 64) - 1}
+        whole = random_request(write=1) | {"line": line, "mask": (1 << 64) - 1}
         requests = [whole] + [random_request(write=random.getrandbits(1))
                               for _ in range(40 if line == LINES - 1 else 0)]
         for request in requests:
@@ -56,10 +60,9 @@ async def answers_are_those_of_a_plain_memory_in_order(dut, send, take):
         source.edge()
         if (payload := sink.edge()) is not None:
             response = RESPONSE.from_bits(payload)
-            tag, write, data = expected.popleft()
-            assert (response.tag, response.write) == (tag, write)
-            assert response.error == AccessError.NONE
-            assert write or response.data == int.from_bytes(data, "little")
+            name, write, error, data = expected.popleft()
+            assert (response.name, response.write, response.error) == (name, write, error)
+            assert data is None or response.data == int.from_bytes(data, "little")
         stopped += not dut.awake.value
         if not expected:
             break
@@ -84,5 +87,5 @@ async def one_access_a_cycle(dut):
 
 @sim.on_simulators
 def test_sram(tmp_path, simulator):
-    sim.run(Twins(lambda: SramBank(lines=LINES)), test_module=__name__, build_dir=tmp_path,
+    sim.run(Twins(lambda: SramBank(lines=LINES, name_bits=NAME_BITS)), test_module=__name__, build_dir=tmp_path,
             simulator=simulator)

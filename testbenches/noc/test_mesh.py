@@ -12,7 +12,7 @@ from testbenches import sim
 from testbenches.noc.traffic import Sink, Source
 from testbenches.twins import Twins
 
-LAYOUT = MeshLayout.standard(2, 3, hbm_channels=2)
+LAYOUT = MeshLayout.standard(2, 3)
 SHAPE = data.StructLayout({"target": node_layout(), "body": 24})
 NODES = [name for name in LAYOUT.nodes if name != "bridge"]  # one node that only sends
 SENDERS = [*NODES, "bridge"]
@@ -87,7 +87,7 @@ async def every_packet_arrives_once_in_order_at_its_target(dut, send, take):
 
 
 @cocotb.test()
-@cocotb.parametrize(target=["pe4", "sram1", "control"])
+@cocotb.parametrize(target=["pe4", "tile1", "control"])
 async def all_to_one_shares_the_target_and_fills_it(dut, target):
     bench = await start(dut)
     for sender in SENDERS:
@@ -105,14 +105,14 @@ async def all_to_one_shares_the_target_and_fills_it(dut, target):
 @cocotb.test()
 async def a_blocked_node_stops_only_what_waits_for_it(dut):
     bench = await start(dut)
-    blocked = bench.sinks["sram0"]
+    blocked = bench.sinks["tile0"]
     blocked.rate = 0
     for _ in range(50):
-        bench.queue("pe0", "sram0")
+        bench.queue("pe0", "tile0")
         bench.queue("pe5", "pe4")
     for _ in range(200):
         await bench.step()
-    assert bench.expected["pe5", "pe4"] == 50 and bench.expected["pe0", "sram0"] == 0
+    assert bench.expected["pe5", "pe4"] == 50 and bench.expected["pe0", "tile0"] == 0
     blocked.rate = 1
     await bench.drain(200)
 
@@ -159,7 +159,7 @@ async def banks_and_processing_elements_get_their_bandwidth(dut, way, order):
     """6 PEs ask 4 banks, or 4 banks send to 6 PEs, as fast as they can: at least 2.7 a cycle."""
     bench = await start(dut)
     pes = [name for name in NODES if name.startswith("pe")]
-    banks = [name for name in NODES if name.startswith("sram")]
+    banks = [name for name in NODES if name.startswith("tile")]
     senders, takers = (pes, banks) if way == "requests" else (banks, pes)
     for i in range(600):
         for place, sender in enumerate(senders):

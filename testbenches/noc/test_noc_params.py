@@ -21,11 +21,18 @@ PACKET = request_packet_layout()
     (lambda: MeshLayout(2, 2, (("x", Node(0, 0, "WEST")), ("y", Node(0, 0, "WEST")))),
      "must have a place of its own"),
     (lambda: MeshLayout.standard(2, 1), "Columns must be an integer of at least 2, not 1"),
-    (lambda: MeshLayout.standard(2, 3, hbm_channels=5), "HBM channels must be at most 4, not 5"),
-    (lambda: AddressMap(MeshLayout.standard(3, 2), bank_lines=16),
-     "SRAM banks must be a power of two, not 6"),
+    (lambda: AddressMap(MeshLayout.standard(5, 2), bank_lines=16),
+     "Memory tiles must be a power of two or three times one, not 10"),
+    (lambda: AddressMap(MeshLayout.standard(1, 2), bank_lines=16, hbm_tiles=3, tile_channels=1,
+                        channel_lines=1),
+     "Memory tiles with HBM must be at most 2, the tiles of the mesh, not 3"),
+    (lambda: AddressMap(MeshLayout.standard(1, 2), bank_lines=16, hbm_tiles=1, tile_channels=5,
+                        channel_lines=1),
+     "Pseudo-channels of a tile must be a power of two or three times one, not 5"),
+    (lambda: AddressMap(MeshLayout.standard(1, 2), bank_lines=16, hbm_tiles=2, tile_channels=4,
+                        channel_lines=1 << 32),
+     "HBM of a die must be at most 1099511627776 bytes, not 2199023255552"),
     (lambda: Target(depth=0), "Depth must be a positive integer, not 0"),
-    (lambda: Target(interleave=3), "Interleave must be a power of two, not 3"),
     (lambda: Router(PACKET, inputs=("UP",), outputs=(), links=()), "Port must be one of"),
     (lambda: Router(PACKET, inputs=("EAST",), outputs=(), links=(), depth=1),
      "Depth must be an integer of at least 2, not 1"),
@@ -42,7 +49,7 @@ def test_addresses_must_be_an_address_map():
         Requester(3)
 
 
-def test_hbm_channels_spread_along_the_south_edge_first():
-    layout = MeshLayout.standard(2, 3, hbm_channels=4)
-    assert layout.group("hbm") == [Node(1, 0, "SOUTH"), Node(1, 2, "SOUTH"), Node(1, 1, "SOUTH"),
-                                   Node(0, 2, "NORTH")]
+def test_memory_tiles_stand_at_both_ends_of_the_rows():
+    layout = MeshLayout.standard(2, 3)
+    assert layout.group("tile") == [Node(0, 0, "WEST"), Node(0, 2, "EAST"), Node(1, 0, "WEST"),
+                                    Node(1, 2, "EAST")]
