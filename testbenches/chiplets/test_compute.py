@@ -336,6 +336,7 @@ async def a_bad_pe_is_replaced_and_nobody_sees_a_difference(dut):
         used = [bench.units[row * 2 + column] for column, row in enumerate(rows)]
         idle = [unit for unit in bench.units if unit not in used]
         for unit in idle:       # talks nonsense
+            unit.responses.clear()
             unit.report.queue.append(random.getrandbits(30))
             unit.ask(random.getrandbits(48), tag=3)
         assert [await latency_of_a_read(bench, port) for port in used] == usual
