@@ -96,6 +96,8 @@ class Package:
         How many of each.
     compute : ComputeParameters
         What each compute chiplet is.
+    core_megahertz, hbm_megahertz : int
+        Clocks of the chiplets, and of the HBM's commands.
     """
 
     name: str
@@ -103,6 +105,8 @@ class Package:
     compute_chiplets: int
     io_chiplets: int
     compute: ComputeParameters
+    core_megahertz: int = 1900
+    hbm_megahertz: int = 1600
 
     @property
     def sram_bytes(self):
@@ -114,6 +118,7 @@ PACKAGES = {(package.name, package.size): package for package in (
         name="mtia450", size="sim",
         compute_chiplets=2,             # R
         io_chiplets=1,                  # HC for the 400, S: same chassis
+        core_megahertz=1847,            # MX4 of the 450 / of the 400 = 1.75 with its PEs, R
         compute=ComputeParameters(
             rows=2, columns=3,          # PEs, P
             local_lines=8192,           # 512 KiB, I26

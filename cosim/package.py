@@ -7,8 +7,8 @@ from cosim.build import dies as build
 from cosim.engine import Engine
 from cosim.engine.engine import WATCH
 
+LINE_BYTES = 64
 HOST_MEMORY_BYTES = 1 << 28     # this project's choice; sparse
-CLOCK_HERTZ = 1.35e9            # turns cycles into time in traces; this project's choice
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,10 @@ class Package:
         Keep what every unit did, for ``engine.events()``, without writing it.
     gating : bool
         Leave out the evaluation of idle PEs; changes nothing but the speed.
-    clock_hertz : float
-        Clock frequency of the trace's time axis [Hz].
     """
 
     def __init__(self, name="mtia450", size="sim", *, threads=1, processes=1, waves=None,
-                 trace=None, record=False, gating=True, host_memory_bytes=HOST_MEMORY_BYTES,
-                 clock_hertz=CLOCK_HERTZ):
+                 trace=None, record=False, gating=True, host_memory_bytes=HOST_MEMORY_BYTES):
         self.package = build.describe(name, size)
         start = time.monotonic()
         dies, channels = build.package_dies(self.package, host_memory_bytes=host_memory_bytes,
@@ -59,7 +56,7 @@ class Package:
         # what building them took when they were built, from their caches' notes
         self.cold_build_seconds = sum(float((path.parent / "done").read_text())
                                       for path in libraries)
-        self.trace, self.clock_hertz = trace, clock_hertz
+        self.trace, self.clock_hertz = trace, self.package.core_megahertz * 1e6
         self.engine = Engine(dies, channels, threads=threads, processes=processes, waves=waves,
                              trace=record or trace is not None, gating=gating,
                              watch=[("io", "top", "irq")])
@@ -100,6 +97,19 @@ class Package:
         """Memory of an HBM channel, such as ``memory(0, "hbm1")``, as an array of bytes."""
         return self.engine.memory(f"compute{die}.{name}")
 
+    def hbm_lines(self, die, first, count):
+        """Where HBM lines of a die lie: ``(array of lines, number of the first of them there)``.
+
+        One pair for each pseudo-channel that has some, in the order of the lines: consecutive
+        lines are in consecutive pairs, and so on in turn.
+        """
+        addresses = self.package.compute.addresses
+        tiles, channels = addresses.hbm_tiles, addresses.tile_channels
+        for line in range(first, first + min(count, addresses.channels)):
+            number = line % tiles * channels + line // tiles % channels
+            memory = self.memory(die, f"hbm{number}").reshape(-1, LINE_BYTES)
+            yield memory, line // addresses.channels
+
     def statistics(self):
         """Counts by name: those of the engine, of host memory and of the HBM channels."""
         host = dict(zip(("read_bursts", "read_beats", "write_bursts", "write_beats",
@@ -109,7 +119,7 @@ class Package:
                    ("activates", "precharges", "refreshes", "reads", "writes"),
                    self.engine.counters(f"compute{die}.hbm{channel}"), strict=False))
                for die in range(self.configuration.dies)
-               for channel in range(self.package.compute.hbm_channels)}
+               for channel in range(self.package.compute.addresses.channels)}
         return self.engine.statistics() | {
             "host": host, "axi_read_bytes": 64 * host["read_beats"],
             "axi_write_bytes": host["written_bytes"], "hbm": hbm,

@@ -51,19 +51,16 @@ class CosimTransport:
         return self.package.cycle
 
     def preload(self, die, offset, data):
-        """Place bytes into a die's HBM before a run; lines alternate between its channels."""
+        """Place bytes into a die's HBM before a run."""
         if offset % LINE:
             raise ValueError(f"Offset must be a multiple of {LINE}, not {offset}")
-        channels = self.package.package.compute.hbm_channels
         data = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         padded = np.zeros(-(-len(data) // LINE) * LINE, np.uint8)
         padded[:len(data)] = data
-        rows, first = padded.reshape(-1, LINE), offset // LINE
-        for channel in range(channels):
-            skip = (channel - first) % channels
-            mine = rows[skip::channels]
-            at = (first + skip) // channels
-            memory = self.package.memory(die, f"hbm{channel}").reshape(-1, LINE)
+        lines = padded.reshape(-1, LINE)
+        places = list(self.package.hbm_lines(die, offset // LINE, len(lines)))
+        for number, (memory, at) in enumerate(places):
+            mine = lines[number::self.package.package.compute.addresses.channels]
             memory[at:at + len(mine)] = mine
 
     def statistics(self):

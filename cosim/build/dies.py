@@ -6,11 +6,13 @@ from functools import cache
 from pathlib import Path
 
 from chiplets import packages, registers
-from chiplets.compute import HBM_PINS, RING, ComputeBase, pe_units
+from chiplets.compute import ComputeBase, pe_units
 from chiplets.io import IoChiplet
 from cosim import engine
 from cosim.build.model import build_once
+from rtl.memory.hbm_channel import PINS, HbmChannel
 from rtl.memory.hbm_timing import HbmTiming
+from rtl.memory.tile import origin_layout
 from rtl.pe.dot_array import PathArray
 from rtl.pe.element import ProcessingElement
 
@@ -50,8 +52,9 @@ def is_mx4_array(component):
     return isinstance(component, PathArray) and component.path == "MX4"
 
 
-def compute_die(name, number, parameters, *, waves=False):
-    """A compute chiplet as one model for its base and one instance per PE."""
+def compute_die(name, number, package, *, waves=False):
+    """A compute chiplet as one model for its base, one a PE and one a pseudo-channel of HBM."""
+    parameters = package.compute
     base = build_once(lambda: ComputeBase(parameters), (sources(), "base", repr(parameters)),
                       name="ComputeBase", waves=waves)
     element = build_once(
@@ -61,19 +64,27 @@ def compute_die(name, number, parameters, *, waves=False):
         (sources(), "pe", parameters.local_lines, parameters.local_banks, parameters.dot_rows,
          parameters.mx4_lanes, parameters.attention), name="ProcessingElement", waves=waves,
         arrays=is_mx4_array)
-    pes = [f"pe{i}" for i in range(parameters.pes)]
-    timing = dataclasses.asdict(HbmTiming()) if parameters.hbm_channels else {}
-    channels = [
-        engine.Device("hbm", f"hbm{i}", {pin: ("base", f"hbm{i}__{pin}") for pin in HBM_PINS},
-                      timing, parameters.hbm_rows * HBM_ROW_BYTES)
-        for i in range(parameters.hbm_channels)]
+    pes = [f"pe{i}" for i in range(parameters.built_pes)]
+    channels = [f"hbm{i}" for i in range(parameters.addresses.channels)]
+    models = {"base": base} | dict.fromkeys(pes, element)
+    if channels:
+        name_bits = origin_layout().size
+        models |= dict.fromkeys(channels, build_once(
+            lambda: HbmChannel(rows=parameters.hbm_rows, name_bits=name_bits),
+            (sources(), "hbm", parameters.hbm_rows, name_bits), name="HbmChannel", waves=waves))
+    timing = dataclasses.asdict(HbmTiming())
+    devices = [engine.Device("hbm", channel, {pin: (channel, pin) for pin in PINS}, timing,
+                             parameters.hbm_rows * HBM_ROW_BYTES, second_clock=True)
+               for channel in channels]
     return engine.Die(
-        name, {"base": base} | dict.fromkeys(pes, element),
-        joins=[engine.Join("base", f"{pe}__", pe, apart=RING) for pe in pes]
-        + [engine.Join(pes[a], "ring_out__", pes[b], "ring_in__") for a, b in parameters.ring],
+        name, models,
+        joins=[engine.Join("base", f"{pe}__", pe) for pe in pes]
+        + [engine.Join("base", f"{channel}__", channel, apart=(*PINS, "idle"))
+           for channel in channels],
         ties={("base", "die"): number},
         gates={pe: engine.Gate(linger_cycles=0) for pe in pes},  # a PE at rest says so itself
-        devices=channels, lanes={pe: (pe, "states") for pe in pes})
+        devices=devices, lanes={pe: (pe, "states") for pe in pes},
+        second_clock=(package.hbm_megahertz, package.core_megahertz))
 
 
 def io_die(package, *, host_memory_bytes, waves=False):
@@ -94,7 +105,7 @@ def package_dies(package, *, host_memory_bytes, waves=False):
     latency = package.compute.link_latency_cycles
     for i in range(package.compute_chiplets):
         name = f"compute{i}"
-        dies.append(compute_die(name, i, package.compute, waves=waves))
+        dies.append(compute_die(name, i, package, waves=waves))
         here, there = (name, "base", "link__"), ("io", "top", f"link{i}__")
         for (a, model_a, prefix_a), (b, model_b, prefix_b) in ((here, there), (there, here)):
             channels.append(engine.Channel(

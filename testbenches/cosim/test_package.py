@@ -14,8 +14,8 @@ from host.program import Program
 TINY = packages.Package(
     name="tiny450", size="sim", compute_chiplets=2, io_chiplets=1,
     compute=packages.ComputeParameters(rows=1, columns=2, local_lines=256, local_banks=4,
-                                       dot_rows=1, mx4_lanes=1, bank_lines=1024, hbm_channels=2,
-                                       hbm_rows=2))
+                                       dot_rows=1, mx4_lanes=1, bank_lines=1024, hbm_tiles=1,
+                                       tile_channels=3, hbm_rows=4))
 pytestmark = pytest.mark.system
 
 
@@ -56,7 +56,7 @@ def test_copies_to_every_die_come_back(region):
         if region == Region.HBM:
             lines = pattern(3001, 1)[:1024].reshape(-1, 64)
             stored = np.concatenate([package.memory(1, f"hbm{i}")[:1024].reshape(-1, 64)
-                                     for i in range(2)])
+                                     for i in range(3)])
             assert all((stored == line).all(axis=1).any() for line in lines)
 
 
