@@ -10,6 +10,7 @@ from rtl.common.repair import ColumnRepair
 from rtl.control.block import ControlBlock
 from rtl.link.interfaces import PhitPort
 from rtl.link.link import D2dLink
+from rtl.link.on_die import OnDieLink, OnDiePort
 from rtl.memory.interfaces import ChannelPort
 from rtl.memory.tile import MemoryTile, origin_layout
 from rtl.noc.address import DIE_BITS
@@ -34,12 +35,12 @@ def states_layout(*, tiles):
 
 
 class ComputeBase(wiring.Component):
-    """A compute chiplet without its PEs and HBM pseudo-channels; these are connected to its ports.
+    """A compute chiplet without PEs and HBM pseudo-channels: these are connected to its ports.
 
     There is one row of PEs more than is used: in each column one, bad or spare, is left out, as the
-    configuration says. A PE's read of SRAM takes 3 + 2 x (rows apart + columns apart) cycles when nobody is in its way,
-    from its request to its response; each bank serves one line of 64 bytes a cycle. Every output is
-    a function of registers.
+    configuration says. A PE's read of SRAM takes 3 + 2 x (rows apart + columns apart) cycles when
+    nobody is in its way, from its request to its response; each bank serves one line of 64 bytes a
+    cycle. Every output is a function of registers.
 
     Parameters
     ----------
@@ -50,8 +51,8 @@ class ComputeBase(wiring.Component):
     -------
     pe<n> : In(PePort())
         A PE, as it sees itself, row-major, the spare row last.
-    link : Out(PhitPort())
-        Pins of the die-to-die link to the I/O chiplet.
+    link : Out(PhitPort()), with a host on the die Out(OnDiePort())
+        Pins of the die-to-die link to the I/O chiplet, or wires to the host's interface.
     hbm<n> : Out(ChannelPort(...))
         A pseudo-channel, those of the first tile first.
     die : In(4)
@@ -69,7 +70,7 @@ class ComputeBase(wiring.Component):
         super().__init__({
             **{f"pe{i}": In(PePort()) for i in range(parameters.built_pes)},
             **{f"hbm{i}": Out(channel) for i in range(addresses.channels)},
-            "link": Out(PhitPort()), "die": In(DIE_BITS),
+            "link": Out(OnDiePort() if parameters.host else PhitPort()), "die": In(DIE_BITS),
             "states": Out(states_layout(tiles=addresses.banks))})
 
     def elaborate(self, platform):
@@ -89,7 +90,8 @@ class ComputeBase(wiring.Component):
         memories = [self._tile(m, i, requests, responses) for i in range(len(tiles))]
         m.submodules.bridge = bridge = Bridge()
         m.submodules.link = link = Place(
-            D2dLink(latency_cycles=self.parameters.link_latency_cycles))
+            OnDieLink() if self.parameters.host
+            else D2dLink(latency_cycles=self.parameters.link_latency_cycles))
         faults = {}
 
         def requester(name, request, response):

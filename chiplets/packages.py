@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from rtl.noc.address import AddressMap
 from rtl.noc.packets import MeshLayout
 
-
 ROW_LINES = 256     # of all 16 banks of a pseudo-channel
 
 
@@ -42,6 +41,8 @@ class ComputeParameters:
         the 16 banks of a pseudo-channel.
     link_latency_cycles : int
         Latency of the die-to-die channel one way [cycle].
+    host : bool
+        The interface to the host is on this chiplet; there is no I/O chiplet.
 
     Their exceptions are those of the components that they are for.
     """
@@ -58,6 +59,7 @@ class ComputeParameters:
     tile_channels: int = 0
     hbm_rows: int = 1024
     link_latency_cycles: int = 16
+    host: bool = False
 
     @property
     def layout(self):
@@ -114,6 +116,32 @@ class Package:
 
 
 PACKAGES = {(package.name, package.size): package for package in (
+    # Sizes for simulation: PEs, clocks and pseudo-channels keep every ratio between the
+    # generations that R publishes. PEs x clock: 2 x 1.9, 10 x 1.9, 12 x 1.847, 16 x 1.979 GHz.
+    Package(
+        name="mtia300", size="sim",
+        compute_chiplets=1,             # R
+        io_chiplets=0,                  # host interface on the compute chiplet, HC
+        compute=ComputeParameters(
+            rows=1, columns=2,          # P
+            mx4_lanes=0,                # no MX4, R
+            bank_lines=65536,           # P
+            hbm_tiles=2,                # P
+            tile_channels=4,            # 8 pseudo-channels: 6.1 TB/s of the 400's 9.2 with 12, R
+            hbm_rows=2048,              # P
+            host=True)),
+    Package(
+        name="mtia400", size="sim",
+        compute_chiplets=2,             # R
+        io_chiplets=1,                  # HC
+        compute=ComputeParameters(
+            rows=1, columns=5,          # P
+            mx4_lanes=2,                # 12 / 6 PFLOPS, R
+            bank_lines=65536,           # P
+            hbm_tiles=2,                # P
+            tile_channels=3,            # 2 x 6 pseudo-channels, R
+            hbm_rows=2048,              # P
+            link_latency_cycles=16)),   # P
     Package(
         name="mtia450", size="sim",
         compute_chiplets=2,             # R
@@ -129,7 +157,20 @@ PACKAGES = {(package.name, package.size): package for package in (
             bank_lines=65536,           # 4 MiB, 4 banks: 16 MiB a chiplet, P
             hbm_tiles=4,                # P
             tile_channels=3,            # 2 x 12 pseudo-channels: twice the 400's, R
-            hbm_rows=512,               # 8 MiB each, P
+            hbm_rows=1024,              # as much as the 400 in all, R
+            link_latency_cycles=16)),   # P
+    Package(
+        name="mtia500", size="sim",
+        compute_chiplets=4,             # R: 2 x 2
+        io_chiplets=1,                  # R
+        core_megahertz=1979,            # 25 times the 300's MX8 with its PEs, R
+        compute=ComputeParameters(
+            rows=2, columns=2,          # P
+            mx4_lanes=3,                # 30 / 10 PFLOPS, R
+            attention=True,             # S
+            bank_lines=65536,           # P
+            hbm_tiles=3, tile_channels=3,   # 4 x 9 pseudo-channels: 1.5 times the 450's, R
+            hbm_rows=1024,              # P
             link_latency_cycles=16)),   # P
 )}
 

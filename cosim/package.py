@@ -48,6 +48,7 @@ class Package:
     def __init__(self, name="mtia450", size="sim", *, threads=1, processes=1, waves=None,
                  trace=None, record=False, gating=True, host_memory_bytes=HOST_MEMORY_BYTES):
         self.package = build.describe(name, size)
+        self._host = build.host_die(self.package)
         start = time.monotonic()
         dies, channels = build.package_dies(self.package, host_memory_bytes=host_memory_bytes,
                                             waves=waves is not None)
@@ -59,12 +60,12 @@ class Package:
         self.trace, self.clock_hertz = trace, self.package.core_megahertz * 1e6
         self.engine = Engine(dies, channels, threads=threads, processes=processes, waves=waves,
                              trace=record or trace is not None, gating=gating,
-                             watch=[("io", "top", "irq")])
+                             watch=[(self._host, build.HOST, "irq")])
         compute = self.package.compute
         self.configuration = Configuration(
             self.package.compute_chiplets, compute.pes, compute.addresses.sram_bytes,
             compute.addresses.hbm_bytes, compute.rows, compute.columns, compute.attention)
-        self.host_memory = self.engine.memory("io.host")
+        self.host_memory = self.engine.memory(f"{self._host}.host")
 
     def _offset(self, register):
         offsets = build.register_offsets()
@@ -73,12 +74,12 @@ class Package:
         return offsets.get(register, register)
 
     def read_register(self, register):
-        """Value of a register of the I/O chiplet, by name or byte offset; time passes."""
-        return self.engine.access("io.registers", self._offset(register))
+        """Value of a register of the host's interface, by name or byte offset; time passes."""
+        return self.engine.access(f"{self._host}.registers", self._offset(register))
 
     def write_register(self, register, value):
-        """Write a register of the I/O chiplet, by name or byte offset; time passes."""
-        self.engine.access("io.registers", self._offset(register), int(value))
+        """Write a register of the host's interface, by name or byte offset; time passes."""
+        self.engine.access(f"{self._host}.registers", self._offset(register), int(value))
 
     def run(self, cycles):
         """Simulate ``cycles`` cycles."""
@@ -114,7 +115,7 @@ class Package:
         """Counts by name: those of the engine, of host memory and of the HBM channels."""
         host = dict(zip(("read_bursts", "read_beats", "write_bursts", "write_beats",
                          "written_bytes", "read_stalls", "decode_errors"),
-                        self.engine.counters("io.host"), strict=False))
+                        self.engine.counters(f"{self._host}.host"), strict=False))
         hbm = {f"compute{die}.hbm{channel}": dict(zip(
                    ("activates", "precharges", "refreshes", "reads", "writes"),
                    self.engine.counters(f"compute{die}.hbm{channel}"), strict=False))

@@ -17,6 +17,7 @@ from rtl.pe.dot_array import PathArray
 from rtl.pe.element import ProcessingElement
 
 ROOT = Path(__file__).parents[2]
+HOST = "host"               # model of the host's interface
 HBM_ROW_BYTES = 16 * 2048   # a row of each of the 16 banks of a channel
 
 
@@ -87,32 +88,45 @@ def compute_die(name, number, package, *, waves=False):
         second_clock=(package.hbm_megahertz, package.core_megahertz))
 
 
-def io_die(package, *, host_memory_bytes, waves=False):
-    """The I/O chiplet with the host's memory and the host's access to its registers."""
-    link = (("latency_cycles", package.compute.link_latency_cycles),)
+def host_interface(package, *, host_memory_bytes, waves=False):
+    """Model of the host's interface, with the host's memory and access to its registers."""
+    link = None if package.compute.host else (
+        ("latency_cycles", package.compute.link_latency_cycles),)
     number = int("".join(c for c in package.name if c.isdigit()) or 0)
     model = build_once(
         lambda: IoChiplet(dies=package.compute_chiplets, package_id=number, link=link),
         (sources(), "io", package.compute_chiplets, number, link), name="IoChiplet", waves=waves)
-    return engine.Die("io", {"top": model}, devices=[
-        engine.host_memory(model, "top", "m_axi_", memory_bytes=host_memory_bytes),
-        engine.register_master(model, "top", "s_axil_")])
+    return model, [engine.host_memory(model, HOST, "m_axi_", memory_bytes=host_memory_bytes),
+                   engine.register_master(model, HOST, "s_axil_")]
+
+
+def host_die(package):
+    """Name of the die that the host's interface is on."""
+    return "compute0" if package.compute.host else "io"
 
 
 def package_dies(package, *, host_memory_bytes, waves=False):
-    """Dies and channels of a package; the I/O chiplet comes last."""
+    """Dies and channels of a package; the I/O chiplet, if there is one, comes last."""
     dies, channels = [], []
     latency = package.compute.link_latency_cycles
     for i in range(package.compute_chiplets):
         name = f"compute{i}"
         dies.append(compute_die(name, i, package, waves=waves))
-        here, there = (name, "base", "link__"), ("io", "top", f"link{i}__")
+        here, there = (name, "base", "link__"), ("io", HOST, f"link{i}__")
         for (a, model_a, prefix_a), (b, model_b, prefix_b) in ((here, there), (there, here)):
             channels.append(engine.Channel(
                 f"{a}->{b}", (a, model_a, f"{prefix_a}tx_valid", f"{prefix_a}tx_data"),
                 (b, model_b, f"{prefix_b}rx_valid", f"{prefix_b}rx_data"), latency))
-    dies.append(io_die(package, host_memory_bytes=host_memory_bytes, waves=waves))
-    return dies, channels
+    model, devices = host_interface(package, host_memory_bytes=host_memory_bytes, waves=waves)
+    if not package.compute.host:
+        dies.append(engine.Die("io", {HOST: model}, devices=devices))
+        return dies, channels
+    (die,) = dies
+    die.models[HOST] = model
+    die.joins += [engine.Join("base", f"link__{a}", HOST, f"link0__{b}")
+                  for a, b in (("tx_", "rx_"), ("rx_", "tx_"))]
+    die.devices += devices
+    return dies, []
 
 
 def describe(name, size):

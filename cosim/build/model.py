@@ -77,8 +77,9 @@ def clock_once(text):
     """The same Verilog with registers that load on every change of their clock, if that is exact.
 
     One simulated cycle is then one evaluation instead of two. It is exact if every register of
-    the model uses the rising edge of ``clk`` or ``hbm_clk``, or of one of them gated; a model that has a clock of
-    another kind is returned as it is. Returns the text and the evaluations of a cycle.
+    the model uses the rising edge of ``clk`` or ``hbm_clk``, or of one of them gated; a model that
+    has a clock of another kind is returned as it is. Returns the text and the evaluations of a
+    cycle.
     """
     once, _ = gates_once(text)
     if "negedge" in once:

@@ -52,8 +52,8 @@ class ControlBlock(wiring.Component):
     read (``BAD_ADDRESS`` or ``POISON``, field 2), or if it needs a PE that was given up
     (``WATCHDOG``, field 8). See :class:`rtl.control.context.PacketContext` for barriers and
     time-outs. The configuration can be written while no packet is here, and only with rows that
-    there are; else the write is answered with an error. The clock of all but a counter of time stops while no packet is there, and while
-    all packets only run. Source: this project's choice.
+    there are; else the write is answered with an error. The clock of all but a counter of time
+    stops while no packet is there, and while all packets only run. Source: this project's choice.
 
     Parameters
     ----------

@@ -23,8 +23,8 @@ def origin_layout():
 class MemoryTile(wiring.Component):
     """Does what request packets ask of the memories of a tile, and answers them.
 
-    SRAM addresses are lines of the slice; lines of HBM addresses are spread over the pseudo-channels
-    in turn. Latency is that of the memory, throughput a packet a cycle each way. Answers come in
+    SRAM addresses are lines of the slice; lines of HBM addresses are spread over pseudo-channels in
+    turn. Latency is that of the memory, throughput a packet a cycle each way. Answers come in
     any order; accesses to one line take effect in the order in which they came. A request for a
     memory that takes none at the moment holds up those behind it. Answers of the pseudo-channels
     take 1 cycle, all other ways 0.

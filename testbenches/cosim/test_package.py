@@ -1,5 +1,6 @@
 """Tests of cosim/package.py: a whole package behind the driver, in threads and in processes."""
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ TINY = packages.Package(
     compute=packages.ComputeParameters(rows=1, columns=2, local_lines=256, local_banks=4,
                                        dot_rows=1, mx4_lanes=1, bank_lines=1024, hbm_tiles=1,
                                        tile_channels=3, hbm_rows=4))
+# The host's interface on the one compute chiplet, as in the 300.
+TINY_300 = replace(TINY, name="tiny300", compute_chiplets=1, io_chiplets=0,
+                   compute=replace(TINY.compute, host=True, hbm_tiles=2, tile_channels=2))
 pytestmark = pytest.mark.system
 
 
@@ -44,9 +48,10 @@ def test_registers_identify_the_package():
             package.read_register("nothing")
 
 
+@pytest.mark.parametrize("tiny", [TINY, TINY_300], ids=lambda tiny: tiny.name)
 @pytest.mark.parametrize("region", [Region.SRAM, Region.HBM])
-def test_copies_to_every_die_come_back(region):
-    with Package(TINY) as package:
+def test_copies_to_every_die_come_back(region, tiny):
+    with Package(tiny) as package:
         device = Device(package)
         for die in device.dies:
             content = pattern(3001, die)
@@ -54,9 +59,9 @@ def test_copies_to_every_die_come_back(region):
             device.write(at, content).wait()
             np.testing.assert_array_equal(device.read(at, len(content)), content)
         if region == Region.HBM:
-            lines = pattern(3001, 1)[:1024].reshape(-1, 64)
-            stored = np.concatenate([package.memory(1, f"hbm{i}")[:1024].reshape(-1, 64)
-                                     for i in range(3)])
+            lines = pattern(3001, die)[:1024].reshape(-1, 64)
+            stored = np.concatenate([package.memory(die, f"hbm{i}")[:1024].reshape(-1, 64)
+                                     for i in range(tiny.compute.addresses.channels)])
             assert all((stored == line).all(axis=1).any() for line in lines)
 
 

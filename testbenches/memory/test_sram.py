@@ -5,8 +5,8 @@ from collections import deque
 import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 
-from rtl.memory.sram import SramBank
 from rtl.memory.interfaces import memory_response_layout, slice_request_layout
+from rtl.memory.sram import SramBank
 from rtl.pe.interfaces import AccessError
 from testbenches import sim
 from testbenches.noc.traffic import Sink, Source
@@ -87,5 +87,5 @@ async def one_access_a_cycle(dut):
 
 @sim.on_simulators
 def test_sram(tmp_path, simulator):
-    sim.run(Twins(lambda: SramBank(lines=LINES, name_bits=NAME_BITS)), test_module=__name__, build_dir=tmp_path,
-            simulator=simulator)
+    sim.run(Twins(lambda: SramBank(lines=LINES, name_bits=NAME_BITS)), test_module=__name__,
+            build_dir=tmp_path, simulator=simulator)
