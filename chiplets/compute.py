@@ -8,6 +8,7 @@ from rtl.common.place import Place
 from rtl.control.block import ControlBlock
 from rtl.link.interfaces import PhitPort
 from rtl.link.link import D2dLink
+from rtl.link.transmitter import LinkState
 from rtl.memory.hbm_controller import HbmController
 from rtl.memory.sram import SramBank
 from rtl.noc.address import DIE_BITS
@@ -15,6 +16,7 @@ from rtl.noc.bridge import Bridge
 from rtl.noc.endpoints import Requester, Target
 from rtl.noc.mesh import Mesh
 from rtl.noc.packets import request_packet_layout, response_packet_layout
+from rtl.noc.peer import PeerBridge, link_tags
 from rtl.pe.command_processor import UNITS
 from rtl.pe.element import ProcessingElement
 from rtl.pe.interfaces import PePort, Unit
@@ -62,6 +64,8 @@ class ComputeBase(wiring.Component):
         A PE, as it sees itself, row-major; all of it but its neighbours in the reduction ring.
     link : Out(PhitPort())
         Pins of the die-to-die link to the I/O chiplet.
+    peer<n> : Out(PhitPort())
+        Pins of the link to the other chiplet of the row of the grid, then to that of the column.
     hbm<n> : Out(hbm_pins(...))
         Pins of an HBM channel, see :class:`rtl.memory.hbm_controller.HbmController`.
     die : In(4)
@@ -81,15 +85,16 @@ class ComputeBase(wiring.Component):
         super().__init__({
             **{f"pe{i}": In(base_port()) for i in range(parameters.pes)},
             **{f"hbm{i}": Out(pins) for i in range(parameters.hbm_channels)},
+            **{name: Out(PhitPort()) for name in parameters.peers},
             "link": Out(PhitPort()), "die": In(DIE_BITS),
             "states": Out(states_layout(banks=addresses.banks, channels=addresses.channels))})
 
     def elaborate(self, platform):
         m = Module()
         layout, addresses = self.parameters.layout, self.parameters.addresses
-        pes, banks, channels = (
-            [name for name in layout.nodes if name.startswith(prefix)]
-            for prefix in ("pe", "sram", "hbm"))
+        pes, banks, channels, peers = (
+            [f"{kind}{n}" for n in range(len(layout.group(kind)))]
+            for kind in ("pe", "sram", "hbm", "peer"))
         memories = {}
         for name in banks:
             memories[name] = Place(SramBank(lines=self.parameters.bank_lines)), 4, len(banks)
@@ -101,19 +106,20 @@ class ComputeBase(wiring.Component):
                 m.d.comb += its.eq(mine) if pin == "read_data" else mine.eq(its)
 
         m.submodules.requests = requests = Mesh(
-            request_packet_layout(), layout, sources=(*pes, "control", "bridge"),
-            targets=(*pes, *memories, "control"))
+            request_packet_layout(), layout, sources=(*pes, "control", "bridge", *peers),
+            targets=(*pes, *memories, "control", *peers))
         m.submodules.responses = responses = Mesh(
-            response_packet_layout(), layout, sources=(*pes, *memories, "control"),
-            targets=(*pes, "control", "bridge"))
-        m.submodules.control = control = Place(ControlBlock(pes=len(pes)))
+            response_packet_layout(), layout, sources=(*pes, *memories, "control", *peers),
+            targets=(*pes, "control", "bridge", *peers))
+        m.submodules.control = control = Place(
+            ControlBlock(pes=len(pes), peers=len(peers)))
         m.submodules.bridge = bridge = Bridge()
         m.submodules.link = link = Place(
             D2dLink(latency_cycles=self.parameters.link_latency_cycles))
         faults = {}
 
-        def requester(name, request, response):
-            m.submodules[f"requester_{name}"] = end = Place(Requester(addresses))
+        def requester(name, request, response, **options):
+            m.submodules[f"requester_{name}"] = end = Place(Requester(addresses, **options))
             connect(m, request, end.request)
             connect(m, end.response, response)
             connect(m, end.o_packets, getattr(requests, f"i_{name}"))
@@ -134,7 +140,8 @@ class ComputeBase(wiring.Component):
             target(name, memory.request, memory.response, depth=depth, interleave=interleave)
         for i, name in enumerate(pes):
             port = getattr(self, name)
-            requester(name, flipped(port.request), flipped(port.response))
+            requester(name, flipped(port.request), flipped(port.response),
+                      ways=tuple(addresses.ways), window=self.parameters.far_requests)
             target(name, flipped(port.access), flipped(port.access_response))
             connect(m, control.launches[i], flipped(port.launch))
             connect(m, flipped(port.report), control.reports[i])
@@ -150,18 +157,39 @@ class ComputeBase(wiring.Component):
         connect(m, link.phits, flipped(self.link))
         accesses = {name: memory.request.valid & memory.request.ready
                     for name, (memory, _, _) in memories.items()}
-        self._observe(m, control, bridge, link, faults, accesses)
+        useless = [bridge.fault, *self._peers(m, requests, responses, requester, control)]
+        self._observe(m, control, bridge, link, faults, accesses, useless)
         return m
 
-    def _observe(self, m, control, bridge, link, faults, accesses):
+    def _peers(self, m, requests, responses, requester, control):
+        """Links to other compute dies; gives the faults of their bridges."""
+        addresses, latency = self.parameters.addresses, self.parameters.link_latency_cycles
+        tags, faults = link_tags(latency), []
+        capacity, onward = self.parameters.pes * self.parameters.far_requests, tuple(addresses.ways)
+        for n, name in enumerate(self.parameters.peers):
+            m.submodules[name] = bridge = Place(PeerBridge(capacity=capacity + n * tags, tags=tags))
+            m.submodules[f"{name}_link"] = link = Place(D2dLink(latency_cycles=latency))
+            onward = onward[1:]     # what came along the row goes on along the column alone
+            requester(name, bridge.request, bridge.response, ways=onward)
+            connect(m, getattr(requests, f"o_{name}"), bridge.i_packets)
+            connect(m, bridge.o_packets, getattr(responses, f"i_{name}"))
+            connect(m, bridge.link, link.port)
+            connect(m, link.phits, flipped(getattr(self, name)))
+            m.d.comb += [bridge.down.eq(link.state == LinkState.DOWN), control.peer_counters[n].eq(
+                Cat(link.counters, link.state, C(0, 30), bridge.counters))]
+            faults.append(bridge.fault)
+        return faults
+
+    def _observe(self, m, control, bridge, link, faults, accesses, useless):
         """Registers of the control block, and what it does."""
         addresses, identity, states = self.parameters.addresses, control.identity, self.states
         sram = Cat(accepted for name, accepted in accesses.items() if name.startswith("sram"))
         hbm = Cat(accepted for name, accepted in accesses.items() if name.startswith("hbm"))
         events = [
-            sum(fault for name, fault in faults.items() if name.startswith("pe")),
-            faults["control"], faults["bridge"], bridge.fault, sum(sram),
-            sum(hbm) if len(hbm) else C(0, 1)]
+            sum(faults[f"pe{n}"] for n in range(self.parameters.pes)),
+            faults["control"], faults["bridge"], sum(useless), sum(sram),
+            sum(hbm) if len(hbm) else C(0, 1),
+            sum((faults[name] for name in self.parameters.peers), C(0, 1))]
         for counter, event in zip(control.counters, events, strict=False):
             count = Signal(32)
             m.d.sync += count.eq(count + event)
@@ -194,7 +222,7 @@ class ComputeChiplet(wiring.Component):
 
     Members
     -------
-    link, hbm<n>, die, states
+    link, peer<n>, hbm<n>, die, states
         As those of :class:`ComputeBase`.
     pe<n>_states : Out(18)
         ``states`` of a PE.
@@ -204,7 +232,7 @@ class ComputeChiplet(wiring.Component):
         self.parameters = parameters
         self.base = Place(ComputeBase(parameters))
         outer = {name: member for name, member in self.base.signature.members.items()
-                 if not name.startswith("pe")}
+                 if not name.startswith("pe") or name in parameters.peers}
         outer |= {f"pe{i}_states": Out(2 * len(Unit)) for i in range(parameters.pes)}
         super().__init__(outer)
 
@@ -230,7 +258,7 @@ class ComputeChiplet(wiring.Component):
         for sender, receiver in parameters.ring:
             connect(m, pes[sender].ring_out, pes[receiver].ring_in)
         connect(m, base.link, flipped(self.link))
-        for i in range(parameters.hbm_channels):
-            connect(m, getattr(base, f"hbm{i}"), flipped(getattr(self, f"hbm{i}")))
+        for name in (*parameters.peers, *(f"hbm{i}" for i in range(parameters.hbm_channels))):
+            connect(m, getattr(base, name), flipped(getattr(self, name)))
         m.d.comb += [base.die.eq(self.die), self.states.eq(base.states)]
         return m

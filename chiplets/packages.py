@@ -38,6 +38,10 @@ class ComputeParameters:
         HBM channels, and rows of 2 KiB of each of the 16 banks of a channel.
     link_latency_cycles : int
         Latency of the die-to-die channel one way [cycle].
+    grid : tuple of int
+        Rows and columns of compute chiplets that are joined by links; (1, 1): none is.
+    far_requests : int
+        Requests of a PE to other chiplets under way at once.
 
     Their exceptions are those of the components that they are for.
     """
@@ -53,15 +57,24 @@ class ComputeParameters:
     hbm_channels: int = 0
     hbm_rows: int = 1024
     link_latency_cycles: int = 16
+    grid: tuple = (1, 1)
+    far_requests: int = 32
 
     @property
     def layout(self):
-        return MeshLayout.standard(self.rows, self.columns, hbm_channels=self.hbm_channels)
+        return MeshLayout.standard(self.rows, self.columns, hbm_channels=self.hbm_channels,
+                                   peers=sum(self.grid) - 2)
 
     @property
     def addresses(self):
         return AddressMap(self.layout, bank_lines=self.bank_lines,
-                          channel_lines=self.hbm_rows * 512 if self.hbm_channels else 0)
+                          channel_lines=self.hbm_rows * 512 if self.hbm_channels else 0,
+                          grid=self.grid)
+
+    @property
+    def peers(self):
+        """Names of the links to other compute chiplets."""
+        return [f"peer{n}" for n in range(len(self.addresses.ways))]
 
     @property
     def pes(self):
@@ -86,6 +99,8 @@ class Package:
         How many of each.
     compute : ComputeParameters
         What each compute chiplet is.
+
+    :exc:`ValueError` if the grid of joined compute chiplets is not all of them.
     """
 
     name: str
@@ -93,6 +108,21 @@ class Package:
     compute_chiplets: int
     io_chiplets: int
     compute: ComputeParameters
+
+    def __post_init__(self):
+        rows, columns = self.compute.grid
+        if rows * columns not in (1, self.compute_chiplets):
+            raise ValueError(f"Grid must have {self.compute_chiplets} compute chiplets or (1, 1), "
+                             f"not {self.compute.grid!r}")
+
+    @property
+    def peer_links(self):
+        """Links between compute chiplets: two chiplets, and the number of the link in both."""
+        rows, columns = self.compute.grid
+        dies = range(rows * columns)
+        pairs = [[(die, die + 1) for die in dies if columns > 1 and die % columns == 0],
+                 [(die, die + columns) for die in dies if rows > 1 and die < columns]]
+        return [(*pair, n) for n, joined in enumerate(p for p in pairs if p) for pair in joined]
 
     @property
     def sram_bytes(self):
@@ -114,7 +144,8 @@ PACKAGES = {(package.name, package.size): package for package in (
             bank_lines=65536,           # 4 MiB, 4 banks: 16 MiB a chiplet, P
             hbm_channels=2,             # P, until the memory's share is measured
             hbm_rows=1024,              # 32 MiB a channel, P
-            link_latency_cycles=16)),   # P
+            link_latency_cycles=16,     # P
+            grid=(1, 2))),              # P
 )}
 
 

@@ -90,16 +90,16 @@ def io_die(package, *, host_memory_bytes, waves=False):
 
 def package_dies(package, *, host_memory_bytes, waves=False):
     """Dies and channels of a package; the I/O chiplet comes last."""
-    dies, channels = [], []
-    latency = package.compute.link_latency_cycles
-    for i in range(package.compute_chiplets):
-        name = f"compute{i}"
-        dies.append(compute_die(name, i, package.compute, waves=waves))
-        here, there = (name, "base", "link__"), ("io", "top", f"link{i}__")
-        for (a, model_a, prefix_a), (b, model_b, prefix_b) in ((here, there), (there, here)):
-            channels.append(engine.Channel(
-                f"{a}->{b}", (a, model_a, f"{prefix_a}tx_valid", f"{prefix_a}tx_data"),
-                (b, model_b, f"{prefix_b}rx_valid", f"{prefix_b}rx_data"), latency))
+    count, latency = package.compute_chiplets, package.compute.link_latency_cycles
+    dies = [compute_die(f"compute{i}", i, package.compute, waves=waves) for i in range(count)]
+    pairs = [((f"compute{i}", "base", "link__"), ("io", "top", f"link{i}__")) for i in range(count)]
+    pairs += [((f"compute{a}", "base", f"peer{n}__"), (f"compute{b}", "base", f"peer{n}__"))
+              for a, b, n in package.peer_links]
+    channels = [engine.Channel(
+        f"{a}->{b}", (a, model_a, f"{prefix_a}tx_valid", f"{prefix_a}tx_data"),
+        (b, model_b, f"{prefix_b}rx_valid", f"{prefix_b}rx_data"), latency)
+        for here, there in pairs
+        for (a, model_a, prefix_a), (b, model_b, prefix_b) in ((here, there), (there, here))]
     dies.append(io_die(package, host_memory_bytes=host_memory_bytes, waves=waves))
     return dies, channels
 

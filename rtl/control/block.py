@@ -50,6 +50,8 @@ class ControlBlock(wiring.Component):
         Packets under way.
     patience_log2 : int
         See :class:`rtl.control.context.PacketContext`.
+    peers : int
+        Links to other compute dies. :exc:`ValueError` unless in 0 to 2.
 
     Members
     -------
@@ -73,18 +75,23 @@ class ControlBlock(wiring.Component):
         Counters of the die, shown in the registers.
     link_counters : In(512)
         The line of the link's counters, shown in the registers.
+    peer_counters : In(512).array(peers)
+        The lines of the links to other compute dies, shown in the registers.
     states : Out(3 * contexts)
         State of each context.
     awake : Out(1)
         The registers take the coming edge of the clock.
     """
 
-    def __init__(self, *, pes, contexts=4, patience_log2=6):
+    def __init__(self, *, pes, contexts=4, patience_log2=6, peers=0):
         if not isinstance(pes, int) or not 1 <= pes <= 16:
             raise ValueError(f"PEs must be an integer in 1 to 16, not {pes!r}")
         if not isinstance(contexts, int) or not 1 <= contexts <= 8:
             raise ValueError(f"Contexts must be an integer in 1 to 8, not {contexts!r}")
+        if not isinstance(peers, int) or not 0 <= peers <= 2:
+            raise ValueError(f"Peers must be an integer in 0 to 2, not {peers!r}")
         self.pes, self.contexts, self.patience_log2 = pes, contexts, patience_log2
+        self.peers = peers
         super().__init__({
             "packets": In(stream.Signature(link.launch_layout())),
             "aborts": In(stream.Signature(link.abort_layout())),
@@ -97,7 +104,8 @@ class ControlBlock(wiring.Component):
             "reports": In(stream.Signature(report_layout())).array(pes),
             "arrive": In(pes), "idle": In(pes), "proceed": Out(pes), "abort": Out(pes),
             "identity": In(identity_layout()), "counters": In(data.ArrayLayout(32, 16)),
-            "link_counters": In(LINE_BITS), "states": Out(3 * contexts), "awake": Out(1)})
+            "link_counters": In(LINE_BITS), "peer_counters": In(LINE_BITS).array(peers),
+            "states": Out(3 * contexts), "awake": Out(1)})
 
     def elaborate(self, platform):
         top, m, now = Module(), Module(), Signal(32)
@@ -205,7 +213,7 @@ class ControlBlock(wiring.Component):
 
     def _registers(self, m, contexts, lost):
         """Lines: who this is, PEs and contexts, counters of the die, counters of the link."""
-        m.submodules.registers = registers = RegisterLines(count=4)
+        m.submodules.registers = registers = RegisterLines(count=8 if self.peers else 4)
         connect(m, flipped(self.access), registers.access)
         connect(m, registers.access_response, flipped(self.access_response))
         ended, failed = Signal(32), Signal(32)
@@ -218,3 +226,4 @@ class ControlBlock(wiring.Component):
             registers.lines[0].eq(Cat(C(MAGIC, 32), C(VERSION, 32), self.identity)),
             registers.lines[1].eq(Cat(Cat(word, C(0, 32 - len(word))) for word in words)),
             registers.lines[2].eq(self.counters), registers.lines[3].eq(self.link_counters)]
+        m.d.comb += [registers.lines[4 + n].eq(line) for n, line in enumerate(self.peer_counters)]

@@ -43,15 +43,26 @@ class AddressMap:
         Size of an SRAM bank [line of 64 bytes].
     channel_lines : int
         Size of an HBM channel [line of 64 bytes].
+    grid : tuple of int
+        Rows and columns of compute dies that are joined by links; dies are numbered row-major. A
+        row or column has at most two dies.
 
-    :exc:`ValueError` if the number of banks or channels is no power of two.
+    :exc:`ValueError` if the number of banks or channels is no power of two, or the layout has not
+    one node ``peer<n>`` for each neighbour of a die.
     """
 
     layout: MeshLayout
     bank_lines: int
     channel_lines: int = 0
+    grid: tuple = (1, 1)
 
     def __post_init__(self):
+        if self.grid not in ((1, 1), (1, 2), (2, 1), (2, 2)):
+            raise ValueError("Grid of dies must have 1 or 2 rows and 1 or 2 columns, "
+                             f"not {self.grid!r}")
+        if len(self.layout.group("peer")) != sum(self.grid) - 2:
+            raise ValueError(f"Peers must be {sum(self.grid) - 2} for a grid of {self.grid!r}, "
+                             f"not {len(self.layout.group('peer'))!r}")
         for name, nodes in (("SRAM banks", self.banks), ("HBM channels", self.channels)):
             if nodes & (nodes - 1):
                 raise ValueError(f"{name} must be a power of two, not {nodes!r}")
@@ -78,11 +89,22 @@ class AddressMap:
 
     @property
     def control_bytes(self):
-        return 4 * LINE_BYTES
+        return (4 + len(self.ways)) * LINE_BYTES
 
-    def decode(self, m, address, *, die):
-        """Returns the node that answers ``address``, and whether there is one on this ``die``."""
-        node, known = Signal(node_layout()), Signal()
+    @property
+    def ways(self):
+        """Nodes at the links to neighbours: "X", the other die of the row, "Y", of the column."""
+        names = [name for name, size in zip("XY", self.grid[::-1], strict=True) if size > 1]
+        return dict(zip(names, self.layout.group("peer"), strict=True))
+
+    def decode(self, m, address, *, die, ways=()):
+        """Returns the node that takes a request for ``address``, whether it is on another die than
+        ``die``, and whether there is one at all.
+
+        The node for another die is that of a neighbour, first along the row, then along the column,
+        if it is one of ``ways``.
+        """
+        node, known, far = Signal(node_layout()), Signal(), Signal()
         offset = address[:OFFSET_BITS]
         region = Region(address[OFFSET_BITS:OFFSET_BITS + REGION_BITS])
         line = offset >> exact_log2(LINE_BYTES)
@@ -100,4 +122,12 @@ class AddressMap:
                         for i, place in enumerate(nodes):
                             with m.Case(i):
                                 m.d.comb += node.eq(place.const())
-        return node, known
+        target = address[OFFSET_BITS + REGION_BITS:]
+        rows, columns = self.grid
+        differs, there = target ^ die, target < rows * columns
+        apart = {"X": differs[0] & (columns > 1), "Y": differs[columns - 1] & (rows > 1)}
+        for at, way in enumerate("XY"):
+            if way in ways and way in self.ways:
+                with m.If(there & apart[way] & ~(apart["X"] & bool(at))):
+                    m.d.comb += [node.eq(self.ways[way].const()), known.eq(1), far.eq(1)]
+        return node, far, known

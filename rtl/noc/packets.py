@@ -36,8 +36,8 @@ def request_packet_layout():
 
 
 def response_packet_layout():
-    """A packet of the response network: one flit."""
-    return data.StructLayout({"target": node_layout(), "body": response_layout()})
+    """A packet of the response network: one flit; ``far``: the answer is that of another die."""
+    return data.StructLayout({"target": node_layout(), "body": response_layout(), "far": 1})
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,20 @@ class MeshLayout:
                 raise ValueError(f"Node {name!r} must have a place of its own, not {node!r}")
 
     @classmethod
-    def standard(cls, rows, columns, *, hbm_channels=0):
-        """SRAM west and east of each row, control and bridge in the north, HBM elsewhere."""
+    def standard(cls, rows, columns, *, hbm_channels=0, peers=0):
+        """SRAM west and east of each row, control and bridge in the north, peers in the south.
+
+        ``peers``: links to other compute dies, at most 2 (:exc:`ValueError`), at columns 0 and 1.
+        HBM is at what is left of north and south.
+        """
         if columns < 2:
             raise ValueError(f"Columns must be an integer of at least 2, not {columns!r}")
         sram = [Node(row, column, port) for row in range(rows)
                 for column, port in ((0, "WEST"), (columns - 1, "EAST"))]
+        if not isinstance(peers, int) or not 0 <= peers <= 2:
+            raise ValueError(f"Peers must be an integer in 0 to 2, not {peers!r}")
         south = [Node(rows - 1, column, "SOUTH") for column in range(columns)]
-        spread = [south[i] for i in [*range(0, columns, 2), *range(1, columns, 2)]]
+        spread = [south[i] for i in [*range(0, columns, 2), *range(1, columns, 2)] if i >= peers]
         north = [Node(0, column, "NORTH") for column in range(2, columns)]
         hbm = (spread + north)[:hbm_channels]
         if len(hbm) < hbm_channels:
@@ -101,6 +107,7 @@ class MeshLayout:
         edges = [(f"sram{i}", node) for i, node in enumerate(sram)]
         edges += [("control", Node(0, 0, "NORTH")), ("bridge", Node(0, 1, "NORTH"))]
         edges += [(f"hbm{i}", node) for i, node in enumerate(hbm)]
+        edges += [(f"peer{i}", node) for i, node in enumerate(south[:peers])]
         return cls(rows, columns, tuple(edges))
 
     @property
