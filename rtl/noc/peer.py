@@ -150,15 +150,16 @@ class PeerBridge(wiring.Component):
             outward.w_en.eq(self.i_packets.valid), self.i_packets.ready.eq(outward.w_rdy),
             head.as_value().eq(outward.r_data), outward.r_en.eq(issued),
             issued.eq(wants & (o.ready | self.down)), o.valid.eq((wants | ping) & ~self.down),
-            slot.data.eq(Mux(body.write, body.data, 0)),
-            slot.mask.eq(Mux(body.write, body.mask, 0)),
-            slot.address.eq(body.address), slot.tag.eq(tag),
             write.en.eq(issued), write.addr.eq(tag), write.data.source.eq(head.source),
             write.data.tag.eq(body.tag), write.data.write.eq(body.write)]
         with m.If(ping):
             m.d.comb += o.payload.kind.eq(SlotKind.PING)
         with m.Else():
-            m.d.comb += o.payload.kind.eq(Mux(body.write, SlotKind.WRITE, SlotKind.READ))
+            m.d.comb += [
+                o.payload.kind.eq(Mux(body.write, SlotKind.WRITE, SlotKind.READ)),
+                slot.address.eq(body.address), slot.tag.eq(tag),
+                slot.data.eq(Mux(body.write, body.data, 0)),
+                slot.mask.eq(Mux(body.write, body.mask, 0))]
         excess = Signal()   # a register: settled when it is looked at
         m.d.sync += [tag.eq(tag + issued), excess.eq(self.i_packets.valid & ~outward.w_rdy)]
         m.d.comb += Assert(~excess, "Too many requests for another die")
