@@ -22,6 +22,7 @@ class Configuration:
     rows: int
     columns: int
     attention: bool     # PEs have an attention unit
+    grid: tuple         # rows and columns of compute dies joined by links; (1, 1): none is
 
 
 class Package:
@@ -66,7 +67,8 @@ class Package:
         compute = self.package.compute
         self.configuration = Configuration(
             self.package.compute_chiplets, compute.pes, compute.addresses.sram_bytes,
-            compute.addresses.hbm_bytes, compute.rows, compute.columns, compute.attention)
+            compute.addresses.hbm_bytes, compute.rows, compute.columns, compute.attention,
+            compute.grid)
         self.host_memory = self.engine.memory("io.host")
 
     def _offset(self, register):

@@ -34,7 +34,7 @@ def parameters(grid, *, latency_cycles=4, far_requests=8):
 
 
 class Grid(wiring.Component):
-    """Chiplets: ``pe<d>_<i>`` is PE ``i`` of die ``d``, ``d<d>_peer<n>_phits`` the pins of a link."""
+    """Chiplets: ``pe<d>_<i>`` is a PE of die ``d``, ``d<d>_peer<n>_phits`` the pins of a link."""
 
     def __init__(self, parameters):
         self.parameters = parameters
@@ -344,7 +344,7 @@ async def streams_fill_the_link(dut, write, both):
 
 def run_grid(tmp_path, simulator, grid, *, accesses, **options):
     sizes = parameters(grid, **options)
-    sim.run(Grid(sizes), test_module=__name__, build_dir=tmp_path, simulator=simulator, fast=True,
+    sim.run(Grid(sizes), test_module=__name__, build_dir=tmp_path, simulator=simulator,
             env={"GRID": f"{grid[0]} {grid[1]} {sizes.link_latency_cycles}",
                  "ACCESSES": str(accesses),
                  "SPEED": "1" if sizes.link_latency_cycles == 16 else ""})
