@@ -50,10 +50,10 @@ class ComputeBase(wiring.Component):
     """A compute chiplet without its PEs; these are connected to its ports.
 
     A PE's read of SRAM takes 3 + 2 x (rows apart + columns apart) cycles when nobody is in its way,
-    from its request to its response; each bank serves one line of 64 bytes a cycle. From SRAM of a
-    neighbour in the grid it takes 27 + 2 x ``link_latency_cycles`` + 2 x (routers from the PE to its
-    bridge + from the far bridge to the bank, less one each); a link brings 3 lines in 4 cycles, if
-    nothing goes the other way but their requests. Every output is a function of registers.
+    from its request to its response; each bank serves one line of 64 bytes a cycle. A read of SRAM
+    of a neighbour in the grid takes 27 + 2 x ``link_latency_cycles`` + 2 x (rows and columns from
+    the PE to its bridge, and from the far bridge to the bank); a link brings 3 lines in 4 cycles,
+    if nothing goes the other way but their requests. Every output is a function of registers.
 
     Parameters
     ----------
