@@ -11,6 +11,7 @@ from rtl.control.block import ControlBlock
 from rtl.link.interfaces import PhitPort
 from rtl.link.link import D2dLink
 from rtl.link.on_die import OnDieLink, OnDiePort
+from rtl.link.transmitter import LinkState
 from rtl.memory.interfaces import ChannelPort
 from rtl.memory.tile import MemoryTile, origin_layout
 from rtl.noc.address import DIE_BITS
@@ -18,6 +19,7 @@ from rtl.noc.bridge import Bridge
 from rtl.noc.endpoints import Requester, Target
 from rtl.noc.mesh import Mesh
 from rtl.noc.packets import request_packet_layout, response_packet_layout
+from rtl.noc.peer import PeerBridge, link_tags
 from rtl.pe.command_processor import UNITS
 from rtl.pe.element import ProcessingElement
 from rtl.pe.interfaces import LINE_BITS, PePort, Unit
@@ -40,7 +42,10 @@ class ComputeBase(wiring.Component):
     There is one row of PEs more than is used: in each column one, bad or spare, is left out, as the
     configuration says. A PE's read of SRAM takes 3 + 2 x (rows apart + columns apart) cycles when
     nobody is in its way, from its request to its response; each bank serves one line of 64 bytes a
-    cycle. Every output is a function of registers.
+    cycle. A read of SRAM of a neighbour in the grid takes 27 + 2 x ``link_latency_cycles`` + 2 x
+    (rows and columns from the PE to its bridge, and from the far bridge to the bank); a link brings
+    3 lines in 4 cycles, if nothing goes the other way but their requests. Every output is a
+    function of registers.
 
     Parameters
     ----------
@@ -53,6 +58,8 @@ class ComputeBase(wiring.Component):
         A PE, as it sees itself, row-major, the spare row last.
     link : Out(PhitPort()), with a host on the die Out(OnDiePort())
         Pins of the die-to-die link to the I/O chiplet, or wires to the host's interface.
+    peer<n> : Out(PhitPort())
+        Pins of the link to the other chiplet of the row of the grid, then to that of the column.
     hbm<n> : Out(ChannelPort(...))
         A pseudo-channel, those of the first tile first.
     die : In(4)
@@ -70,22 +77,23 @@ class ComputeBase(wiring.Component):
         super().__init__({
             **{f"pe{i}": In(PePort()) for i in range(parameters.built_pes)},
             **{f"hbm{i}": Out(channel) for i in range(addresses.channels)},
+            **{name: Out(PhitPort()) for name in parameters.peers},
             "link": Out(OnDiePort() if parameters.host else PhitPort()), "die": In(DIE_BITS),
             "states": Out(states_layout(tiles=addresses.banks))})
 
     def elaborate(self, platform):
         m = Module()
         layout, addresses = self.parameters.layout, self.parameters.addresses
-        pes, tiles = ([name for name in layout.nodes if name.startswith(prefix)]
-                      for prefix in ("pe", "tile"))
+        pes, tiles, peers = ([f"{kind}{n}" for n in range(len(layout.group(kind)))]
+                             for kind in ("pe", "tile", "peer"))
         m.submodules.requests = requests = Mesh(
-            request_packet_layout(), layout, sources=(*pes, "control", "bridge"),
-            targets=(*pes, *tiles, "control"))
+            request_packet_layout(), layout, sources=(*pes, "control", "bridge", *peers),
+            targets=(*pes, *tiles, "control", *peers))
         m.submodules.responses = responses = Mesh(
-            response_packet_layout(), layout, sources=(*pes, *tiles, "control"),
-            targets=(*pes, "control", "bridge"))
-        m.submodules.control = control = Place(
-            ControlBlock(pes=len(pes), rows=self.parameters.rows + 1))
+            response_packet_layout(), layout, sources=(*pes, *tiles, "control", *peers),
+            targets=(*pes, "control", "bridge", *peers))
+        m.submodules.control = control = Place(ControlBlock(
+            pes=len(pes), rows=self.parameters.rows + 1, peers=len(peers)))
         ports = self._repair(m, control)
         memories = [self._tile(m, i, requests, responses) for i in range(len(tiles))]
         m.submodules.bridge = bridge = Bridge()
@@ -94,8 +102,8 @@ class ComputeBase(wiring.Component):
             else D2dLink(latency_cycles=self.parameters.link_latency_cycles))
         faults = {}
 
-        def requester(name, request, response):
-            m.submodules[f"requester_{name}"] = end = Place(Requester(addresses))
+        def requester(name, request, response, **options):
+            m.submodules[f"requester_{name}"] = end = Place(Requester(addresses, **options))
             connect(m, request, end.request)
             connect(m, end.response, response)
             connect(m, end.o_packets, getattr(requests, f"i_{name}"))
@@ -112,7 +120,8 @@ class ComputeBase(wiring.Component):
 
         for i, name in enumerate(pes):
             port = ports[i]
-            requester(name, port.request, port.response)
+            requester(name, port.request, port.response, ways=tuple(addresses.ways),
+                      window=self.parameters.far_requests)
             target(name, port.access, port.access_response)
             connect(m, control.launches[i], port.launch)
             connect(m, port.report, control.reports[i])
@@ -126,7 +135,8 @@ class ComputeBase(wiring.Component):
         connect(m, control.completions, bridge.completions)
         connect(m, bridge.link, link.port)
         connect(m, link.phits, flipped(self.link))
-        self._observe(m, control, bridge, link, faults, memories)
+        useless = [bridge.fault, *self._peers(m, requests, responses, requester, control)]
+        self._observe(m, control, bridge, link, faults, memories, useless)
         return m
 
     def _repair(self, m, control):
@@ -160,14 +170,34 @@ class ComputeBase(wiring.Component):
             connect(m, getattr(tile, f"hbm{n}"), flipped(port))
         return tile
 
-    def _observe(self, m, control, bridge, link, faults, tiles):
+    def _peers(self, m, requests, responses, requester, control):
+        """Links to other compute dies; gives the faults of their bridges."""
+        addresses, latency = self.parameters.addresses, self.parameters.link_latency_cycles
+        tags, faults = link_tags(latency), []
+        capacity, onward = self.parameters.pes * self.parameters.far_requests, tuple(addresses.ways)
+        for n, name in enumerate(self.parameters.peers):
+            m.submodules[name] = bridge = Place(PeerBridge(capacity=capacity + n * tags, tags=tags))
+            m.submodules[f"{name}_link"] = link = Place(D2dLink(latency_cycles=latency))
+            onward = onward[1:]     # what came along the row goes on along the column alone
+            requester(name, bridge.request, bridge.response, ways=onward)
+            connect(m, getattr(requests, f"o_{name}"), bridge.i_packets)
+            connect(m, bridge.o_packets, getattr(responses, f"i_{name}"))
+            connect(m, bridge.link, link.port)
+            connect(m, link.phits, flipped(getattr(self, name)))
+            m.d.comb += [bridge.down.eq(link.state == LinkState.DOWN), control.peer_counters[n].eq(
+                Cat(link.counters, link.state, C(0, 30), bridge.counters))]
+            faults.append(bridge.fault)
+        return faults
+
+    def _observe(self, m, control, bridge, link, faults, tiles, useless):
         """Registers of the control block, and what it does."""
         addresses, identity, states = self.parameters.addresses, control.identity, self.states
         sram = Cat(tile.sram_access for tile in tiles)
         hbm = Cat(tile.hbm_access for tile in tiles)
         events = [
-            sum(fault for name, fault in faults.items() if name.startswith("pe")),
-            faults["control"], faults["bridge"], bridge.fault, sum(sram), sum(hbm)]
+            sum(faults[f"pe{n}"] for n in range(self.parameters.pes)),
+            faults["control"], faults["bridge"], sum(useless), sum(sram), sum(hbm),
+            sum((faults[name] for name in self.parameters.peers), C(0, 1))]
         for counter, event in zip(control.counters, events, strict=False):
             count = Signal(32)
             m.d.sync += count.eq(count + event)
@@ -200,7 +230,7 @@ class ComputeChiplet(wiring.Component):
 
     Members
     -------
-    link, hbm<n>, die, states
+    link, peer<n>, hbm<n>, die, states
         As those of :class:`ComputeBase`.
     pe<n>_states : Out(18)
         ``states`` of a PE.
@@ -210,7 +240,7 @@ class ComputeChiplet(wiring.Component):
         self.parameters = parameters
         self.base = Place(ComputeBase(parameters))
         outer = {name: member for name, member in self.base.signature.members.items()
-                 if not name.startswith("pe")}
+                 if not name.startswith("pe") or name in parameters.peers}
         outer |= {f"pe{i}_states": Out(2 * len(Unit)) for i in range(parameters.built_pes)}
         super().__init__(outer)
 
@@ -232,7 +262,8 @@ class ComputeChiplet(wiring.Component):
                     m.d.comb += mine.eq(its) if member.flow is Out else its.eq(mine)
             m.d.comb += getattr(self, f"pe{i}_states").eq(pe.states)
         connect(m, base.link, flipped(self.link))
-        for i in range(parameters.addresses.channels):
-            connect(m, getattr(base, f"hbm{i}"), flipped(getattr(self, f"hbm{i}")))
+        channels = [f"hbm{i}" for i in range(parameters.addresses.channels)]
+        for name in (*parameters.peers, *channels):
+            connect(m, getattr(base, name), flipped(getattr(self, name)))
         m.d.comb += [base.die.eq(self.die), self.states.eq(base.states)]
         return m

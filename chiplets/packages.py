@@ -43,6 +43,10 @@ class ComputeParameters:
         Latency of the die-to-die channel one way [cycle].
     host : bool
         The interface to the host is on this chiplet; there is no I/O chiplet.
+    grid : tuple of int
+        Rows and columns of compute chiplets that are joined by links; (1, 1): none is.
+    far_requests : int
+        Requests of a PE to other chiplets under way at once.
 
     Their exceptions are those of the components that they are for.
     """
@@ -60,16 +64,23 @@ class ComputeParameters:
     hbm_rows: int = 1024
     link_latency_cycles: int = 16
     host: bool = False
+    grid: tuple = (1, 1)
+    far_requests: int = 32
 
     @property
     def layout(self):
-        return MeshLayout.standard(self.rows, self.columns)
+        return MeshLayout.standard(self.rows, self.columns, peers=sum(self.grid) - 2)
 
     @property
     def addresses(self):
         return AddressMap(self.layout, bank_lines=self.bank_lines, hbm_tiles=self.hbm_tiles,
                           tile_channels=self.tile_channels,
-                          channel_lines=self.hbm_rows * ROW_LINES)
+                          channel_lines=self.hbm_rows * ROW_LINES, grid=self.grid)
+
+    @property
+    def peers(self):
+        """Names of the links to other compute chiplets."""
+        return [f"peer{n}" for n in range(len(self.addresses.ways))]
 
     @property
     def pes(self):
@@ -100,6 +111,8 @@ class Package:
         What each compute chiplet is.
     core_megahertz, hbm_megahertz : int
         Clocks of the chiplets, and of the HBM's commands.
+
+    :exc:`ValueError` if the grid of joined compute chiplets is not all of them.
     """
 
     name: str
@@ -109,6 +122,21 @@ class Package:
     compute: ComputeParameters
     core_megahertz: int = 1900
     hbm_megahertz: int = 1600
+
+    def __post_init__(self):
+        rows, columns = self.compute.grid
+        if rows * columns not in (1, self.compute_chiplets):
+            raise ValueError(f"Grid must have {self.compute_chiplets} compute chiplets or (1, 1), "
+                             f"not {self.compute.grid!r}")
+
+    @property
+    def peer_links(self):
+        """Links between compute chiplets: two chiplets, and the number of the link in both."""
+        rows, columns = self.compute.grid
+        dies = range(rows * columns)
+        pairs = [[(die, die + 1) for die in dies if columns > 1 and die % columns == 0],
+                 [(die, die + columns) for die in dies if rows > 1 and die < columns]]
+        return [(*pair, n) for n, joined in enumerate(p for p in pairs if p) for pair in joined]
 
     @property
     def sram_bytes(self):
@@ -141,7 +169,8 @@ PACKAGES = {(package.name, package.size): package for package in (
             hbm_tiles=2,                # P
             tile_channels=3,            # 2 x 6 pseudo-channels, R
             hbm_rows=2048,              # P
-            link_latency_cycles=16)),   # P
+            link_latency_cycles=16,     # P
+            grid=(1, 2))),              # P
     Package(
         name="mtia450", size="sim",
         compute_chiplets=2,             # R
@@ -158,7 +187,8 @@ PACKAGES = {(package.name, package.size): package for package in (
             hbm_tiles=4,                # P
             tile_channels=3,            # 2 x 12 pseudo-channels: twice the 400's, R
             hbm_rows=1024,              # as much as the 400 in all, R
-            link_latency_cycles=16)),   # P
+            link_latency_cycles=16,     # P
+            grid=(1, 2))),              # P
     Package(
         name="mtia500", size="sim",
         compute_chiplets=4,             # R: 2 x 2
@@ -171,7 +201,8 @@ PACKAGES = {(package.name, package.size): package for package in (
             bank_lines=65536,           # P
             hbm_tiles=3, tile_channels=3,   # 4 x 9 pseudo-channels: 1.5 times the 450's, R
             hbm_rows=1024,              # P
-            link_latency_cycles=16)),   # P
+            link_latency_cycles=16,     # P
+            grid=(2, 2))),              # R
 )}
 
 

@@ -22,6 +22,7 @@ class Configuration:
     rows: int
     columns: int
     attention: bool     # PEs have an attention unit
+    grid: tuple         # rows and columns of compute dies joined by links; (1, 1): none is
 
 
 class Package:
@@ -64,7 +65,8 @@ class Package:
         compute = self.package.compute
         self.configuration = Configuration(
             self.package.compute_chiplets, compute.pes, compute.addresses.sram_bytes,
-            compute.addresses.hbm_bytes, compute.rows, compute.columns, compute.attention)
+            compute.addresses.hbm_bytes, compute.rows, compute.columns, compute.attention,
+            compute.grid)
         self.host_memory = self.engine.memory(f"{self._host}.host")
 
     def _offset(self, register):

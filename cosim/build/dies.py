@@ -107,26 +107,25 @@ def host_die(package):
 
 def package_dies(package, *, host_memory_bytes, waves=False):
     """Dies and channels of a package; the I/O chiplet, if there is one, comes last."""
-    dies, channels = [], []
-    latency = package.compute.link_latency_cycles
-    for i in range(package.compute_chiplets):
-        name = f"compute{i}"
-        dies.append(compute_die(name, i, package, waves=waves))
-        here, there = (name, "base", "link__"), ("io", HOST, f"link{i}__")
-        for (a, model_a, prefix_a), (b, model_b, prefix_b) in ((here, there), (there, here)):
-            channels.append(engine.Channel(
-                f"{a}->{b}", (a, model_a, f"{prefix_a}tx_valid", f"{prefix_a}tx_data"),
-                (b, model_b, f"{prefix_b}rx_valid", f"{prefix_b}rx_data"), latency))
+    count, latency = package.compute_chiplets, package.compute.link_latency_cycles
+    dies = [compute_die(f"compute{i}", i, package, waves=waves) for i in range(count)]
     model, devices = host_interface(package, host_memory_bytes=host_memory_bytes, waves=waves)
-    if not package.compute.host:
-        dies.append(engine.Die("io", {HOST: model}, devices=devices))
-        return dies, channels
-    (die,) = dies
-    die.models[HOST] = model
-    die.joins += [engine.Join("base", f"link__{a}", HOST, f"link0__{b}")
-                  for a, b in (("tx_", "rx_"), ("rx_", "tx_"))]
-    die.devices += devices
-    return dies, []
+    if package.compute.host:
+        dies[0].models[HOST] = model
+        dies[0].joins += [engine.Join("base", f"link__{a}", HOST, f"link0__{b}")
+                          for a, b in (("tx_", "rx_"), ("rx_", "tx_"))]
+        dies[0].devices += devices
+        return dies, []
+    pairs = [((f"compute{i}", "base", "link__"), ("io", HOST, f"link{i}__")) for i in range(count)]
+    pairs += [((f"compute{a}", "base", f"peer{n}__"), (f"compute{b}", "base", f"peer{n}__"))
+              for a, b, n in package.peer_links]
+    channels = [engine.Channel(
+        f"{a}->{b}", (a, model_a, f"{prefix_a}tx_valid", f"{prefix_a}tx_data"),
+        (b, model_b, f"{prefix_b}rx_valid", f"{prefix_b}rx_data"), latency)
+        for here, there in pairs
+        for (a, model_a, prefix_a), (b, model_b, prefix_b) in ((here, there), (there, here))]
+    dies.append(engine.Die("io", {HOST: model}, devices=devices))
+    return dies, channels
 
 
 def describe(name, size):

@@ -30,12 +30,12 @@ def identity_layout():
                               "hbm_channels": 32, "hbm_mib": 32})
 
 
-CONFIGURATION_LINE = 4      # of the control registers
+CONFIGURATION_LINE = 7      # of the control registers
 COLUMNS = 16                # of PEs at most
 
 
 def configuration_layout():
-    """Registers that the host sets: line 4 of the control registers.
+    """Registers that the host sets: line 7 of the control registers.
 
     ``repair``: for each column of PEs, 1 + the row of its bad PE, 0 if it has none.
     """
@@ -65,6 +65,8 @@ class ControlBlock(wiring.Component):
         Packets under way.
     patience_log2 : int
         See :class:`rtl.control.context.PacketContext`.
+    peers : int
+        Links to other compute dies. :exc:`ValueError` unless in 0 to 2.
 
     Members
     -------
@@ -88,6 +90,8 @@ class ControlBlock(wiring.Component):
         Counters of the die, shown in the registers.
     link_counters : In(512)
         The line of the link's counters, shown in the registers.
+    peer_counters : In(512).array(peers)
+        The lines of the links to other compute dies, shown in the registers.
     configuration : Out(configuration_layout())
         Registers.
     states : Out(3 * contexts)
@@ -96,13 +100,15 @@ class ControlBlock(wiring.Component):
         The registers take the coming edge of the clock.
     """
 
-    def __init__(self, *, pes, rows=1, contexts=4, patience_log2=6):
+    def __init__(self, *, pes, rows=1, contexts=4, patience_log2=6, peers=0):
         if not isinstance(pes, int) or not 1 <= pes <= 16:
             raise ValueError(f"PEs must be an integer in 1 to 16, not {pes!r}")
         if not isinstance(contexts, int) or not 1 <= contexts <= 8:
             raise ValueError(f"Contexts must be an integer in 1 to 8, not {contexts!r}")
+        if not isinstance(peers, int) or not 0 <= peers <= 2:
+            raise ValueError(f"Peers must be an integer in 0 to 2, not {peers!r}")
         self.pes, self.rows, self.contexts = pes, rows, contexts
-        self.patience_log2 = patience_log2
+        self.patience_log2, self.peers = patience_log2, peers
         super().__init__({
             "packets": In(stream.Signature(link.launch_layout())),
             "aborts": In(stream.Signature(link.abort_layout())),
@@ -115,7 +121,8 @@ class ControlBlock(wiring.Component):
             "reports": In(stream.Signature(report_layout())).array(pes),
             "arrive": In(pes), "idle": In(pes), "proceed": Out(pes), "abort": Out(pes),
             "identity": In(identity_layout()), "counters": In(data.ArrayLayout(32, 16)),
-            "link_counters": In(LINE_BITS), "configuration": Out(configuration_layout()),
+            "link_counters": In(LINE_BITS), "peer_counters": In(LINE_BITS).array(peers),
+            "configuration": Out(configuration_layout()),
             "states": Out(3 * contexts), "awake": Out(1)})
 
     def elaborate(self, platform):
@@ -244,3 +251,4 @@ class ControlBlock(wiring.Component):
             registers.lines[0].eq(Cat(C(MAGIC, 32), C(VERSION, 32), self.identity)),
             registers.lines[1].eq(Cat(Cat(word, C(0, 32 - len(word))) for word in words)),
             registers.lines[2].eq(self.counters), registers.lines[3].eq(self.link_counters)]
+        m.d.comb += [registers.lines[4 + n].eq(line) for n, line in enumerate(self.peer_counters)]

@@ -10,7 +10,7 @@ from rtl.pe.interfaces import (
     LINE_BITS,
     LINE_BYTES,
     AccessError,
-    ErrorCode,
+    error_code,
     launch_layout,
     request_layout,
     response_layout,
@@ -95,11 +95,8 @@ class Launcher(wiring.Component):
                     m.d.sync += entries.eq(response.data)
                     m.next = "LAUNCH"
                     with m.If(response.error != AccessError.NONE):
-                        m.d.comb += [self.fail.eq(chosen), self.refusal.field.eq(2)]
-                        with m.If(response.error == AccessError.POISON):
-                            m.d.comb += self.refusal.code.eq(ErrorCode.POISON)
-                        with m.Else():
-                            m.d.comb += self.refusal.code.eq(ErrorCode.BAD_ADDRESS)
+                        m.d.comb += [self.fail.eq(chosen), self.refusal.field.eq(2),
+                                     self.refusal.code.eq(error_code(response.error))]
                         m.next = "CHOOSE"
             with m.State("LAUNCH"):
                 program = packet.table + entries[pe] * LINE_BYTES

@@ -42,9 +42,13 @@ class AddressMap:
         Tiles that have HBM, from the first on, and pseudo-channels of each of them.
     channel_lines : int
         Size of a pseudo-channel [line of 64 bytes].
+    grid : tuple of int
+        Rows and columns of compute dies that are joined by links; dies are numbered row-major. A
+        row or column has at most two dies.
 
     :exc:`ValueError` if the number of tiles or of pseudo-channels is neither a power of two nor
-    three times one, or if the HBM is larger than the region.
+    three times one, if the HBM is larger than the region, or if the layout has not one node
+    ``peer<n>`` for each neighbour of a die.
     """
 
     layout: MeshLayout
@@ -52,8 +56,15 @@ class AddressMap:
     hbm_tiles: int = 0
     tile_channels: int = 0
     channel_lines: int = 0
+    grid: tuple = (1, 1)
 
     def __post_init__(self):
+        if self.grid not in ((1, 1), (1, 2), (2, 1), (2, 2)):
+            raise ValueError("Grid of dies must have 1 or 2 rows and 1 or 2 columns, "
+                             f"not {self.grid!r}")
+        if len(self.layout.group("peer")) != sum(self.grid) - 2:
+            raise ValueError(f"Peers must be {sum(self.grid) - 2} for a grid of {self.grid!r}, "
+                             f"not {len(self.layout.group('peer'))!r}")
         check_ways("Memory tiles", self.banks)
         if not self.hbm_tiles:
             return
@@ -100,9 +111,20 @@ class AddressMap:
     def control_bytes(self):
         return CONTROL_LINES * LINE_BYTES
 
-    def decode(self, m, address, *, die):
-        """Returns the node that answers ``address``, and whether there is one on this ``die``."""
-        node, known = Signal(node_layout()), Signal()
+    @property
+    def ways(self):
+        """Nodes at the links to neighbours: "X", the other die of the row, "Y", of the column."""
+        names = [name for name, size in zip("XY", self.grid[::-1], strict=True) if size > 1]
+        return dict(zip(names, self.layout.group("peer"), strict=True))
+
+    def decode(self, m, address, *, die, ways=()):
+        """Returns the node that takes a request for ``address``, whether it is on another die than
+        ``die``, and whether there is one at all.
+
+        The node for another die is that of a neighbour, first along the row, then along the column,
+        if it is one of ``ways``.
+        """
+        node, known, far = Signal(node_layout()), Signal(), Signal()
         offset = address[:OFFSET_BITS]
         region = Region(address[OFFSET_BITS:OFFSET_BITS + REGION_BITS])
         line = offset >> exact_log2(LINE_BYTES)
@@ -124,4 +146,12 @@ class AddressMap:
                         for i, place in enumerate(nodes):
                             with m.Case(i):
                                 m.d.comb += node.eq(place.const())
-        return node, known
+        target = address[OFFSET_BITS + REGION_BITS:]
+        rows, columns = self.grid
+        differs, there = target ^ die, target < rows * columns
+        apart = {"X": differs[0] & (columns > 1), "Y": differs[columns - 1] & (rows > 1)}
+        for at, way in enumerate("XY"):
+            if way in ways and way in self.ways:
+                with m.If(there & apart[way] & ~(apart["X"] & bool(at))):
+                    m.d.comb += [node.eq(self.ways[way].const()), known.eq(1), far.eq(1)]
+        return node, far, known

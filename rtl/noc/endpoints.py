@@ -13,14 +13,20 @@ class Requester(wiring.Component):
     """Sends a node's requests to where their addresses say, and brings the responses back.
 
     Latency is 0 cycles both ways, throughput one a cycle. A request that no node answers is
-    answered here with ``AccessError.ADDRESS``; such answers may overtake others. No combinational
-    path leads from ``request`` to ``response`` or from the valid to the ready of one stream. The
-    clock stops while neither a request nor a response is there.
+    answered here with ``AccessError.ADDRESS``; such answers may overtake others. A request for
+    another die waits, with all that follow it, while ``window`` of them are under way. No
+    combinational path leads from ``request`` to ``response`` or from the valid to the ready of one
+    stream. The clock stops while neither a request nor a response is there.
 
     Parameters
     ----------
     addresses : AddressMap
         Addresses of the die.
+    ways : tuple of str
+        Ways to other dies that requests may take, of :attr:`AddressMap.ways`; others are refused.
+    window : int
+        Requests for other dies under way at once; 0: no limit, as who sends them keeps to one.
+        :exc:`ValueError` if negative.
 
     Members
     -------
@@ -40,10 +46,15 @@ class Requester(wiring.Component):
         High for one cycle per request that no node answers.
     """
 
-    def __init__(self, addresses):
+    def __init__(self, addresses, *, ways=(), window=0):
         if not isinstance(addresses, AddressMap):
             raise TypeError(f"Addresses must be an AddressMap, not {addresses!r}")
-        self.addresses = addresses
+        for way in ways:
+            if way not in ("X", "Y"):
+                raise ValueError(f"Way must be X or Y, not {way!r}")
+        if not isinstance(window, int) or window < 0:
+            raise ValueError(f"Window must be a natural number, not {window!r}")
+        self.addresses, self.ways, self.window = addresses, tuple(ways), window
         super().__init__({
             "request": In(stream.Signature(request_layout())),
             "response": Out(stream.Signature(response_layout())),
@@ -59,7 +70,9 @@ class Requester(wiring.Component):
         gated_domain(m, name="work", enable=Cat(
             ResetSignal("sync"), self.request.valid, self.i_packets.valid, faults.r_rdy,
             stalled).any())
-        target, known = self.addresses.decode(m, self.request.payload.address, die=self.die)
+        target, far, known = self.addresses.decode(
+            m, self.request.payload.address, die=self.die, ways=self.ways)
+        may = self._may(m, far)
         packet, fault = self.o_packets.payload, data.View(refused, faults.r_data)
         body, answer = self.i_packets.payload.body, self.response.payload
         fault_in = data.View(refused, faults.w_data)
@@ -67,8 +80,8 @@ class Requester(wiring.Component):
 
         m.d.comb += [packet.target.eq(target), packet.source.eq(self.node),
                      packet.body.eq(self.request.payload),
-                     self.o_packets.valid.eq(self.request.valid & known & faults.w_rdy),
-                     self.request.ready.eq(self.o_packets.ready & faults.w_rdy),
+                     self.o_packets.valid.eq(self.request.valid & known & faults.w_rdy & may),
+                     self.request.ready.eq(self.o_packets.ready & faults.w_rdy & may),
                      faults.w_en.eq(self.request.valid & self.o_packets.ready & ~known),
                      fault_in.tag.eq(self.request.payload.tag),
                      fault_in.write.eq(self.request.payload.write),
@@ -82,6 +95,17 @@ class Requester(wiring.Component):
                      answer.data.eq(Mux(own, 0, body.data))]
         m.d.work += stalled.eq(self.i_packets.valid & ~own & ~self.response.ready)
         return m
+
+    def _may(self, m, far):
+        """Whether the window has a place for the request, ``far`` if it is for another die."""
+        if not (self.ways and self.window):
+            return C(1)
+        count, may = Signal(range(self.window + 1)), Signal()
+        m.d.comb += may.eq(~far | (count != self.window))
+        sent = far & self.o_packets.valid & self.o_packets.ready
+        back = self.i_packets.payload.far & self.i_packets.valid & self.i_packets.ready
+        m.d.work += count.eq(count + sent - back)
+        return may
 
 
 class Target(wiring.Component):

@@ -36,8 +36,8 @@ def request_packet_layout():
 
 
 def response_packet_layout():
-    """A packet of the response network: one flit."""
-    return data.StructLayout({"target": node_layout(), "body": response_layout()})
+    """A packet of the response network: one flit; ``far``: the answer is that of another die."""
+    return data.StructLayout({"target": node_layout(), "body": response_layout(), "far": 1})
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,20 @@ class MeshLayout:
                 raise ValueError(f"Node {name!r} must have a place of its own, not {node!r}")
 
     @classmethod
-    def standard(cls, rows, columns):
-        """Memory tiles west and east of each row, control and bridge in the north."""
+    def standard(cls, rows, columns, *, peers=0):
+        """Memory tiles west and east of each row, control and bridge in the north, peers south.
+
+        ``peers``: links to other compute dies, at most 2 (:exc:`ValueError`), at columns 0 and 1.
+        """
         if columns < 2:
             raise ValueError(f"Columns must be an integer of at least 2, not {columns!r}")
+        if not isinstance(peers, int) or not 0 <= peers <= 2:
+            raise ValueError(f"Peers must be an integer in 0 to 2, not {peers!r}")
         tiles = [Node(row, column, port) for row in range(rows)
                  for column, port in ((0, "WEST"), (columns - 1, "EAST"))]
         edges = [(f"tile{i}", node) for i, node in enumerate(tiles)]
         edges += [("control", Node(0, 0, "NORTH")), ("bridge", Node(0, 1, "NORTH"))]
+        edges += [(f"peer{i}", Node(rows - 1, i, "SOUTH")) for i in range(peers)]
         return cls(rows, columns, tuple(edges))
 
     @property

@@ -21,6 +21,7 @@ from rtl.pe.interfaces import (
     Unit,
     UnitPort,
     UnitState,
+    error_code,
     launch_layout,
     report_layout,
     request_layout,
@@ -193,10 +194,8 @@ class CommandProcessor(wiring.Component):
 
     def _decode(self, m, fetched, pending, consume, refuse):
         """Work of the state "NEXT" with a command at hand."""
-        with m.If(fetched.error == AccessError.ADDRESS):
-            refuse(ErrorCode.BAD_ADDRESS, tag=0)
-        with m.Elif(fetched.error == AccessError.POISON):
-            refuse(ErrorCode.POISON, tag=0)
+        with m.If(fetched.error != AccessError.NONE):
+            refuse(error_code(fetched.error), tag=0)
         with m.Else():
             with m.Switch(fetched.command[OPCODE]):
                 with m.Case(Opcode.NOP):

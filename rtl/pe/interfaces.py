@@ -52,8 +52,15 @@ class AccessError(enum.Enum, shape=2):
     """How a request ended."""
 
     NONE = 0
-    ADDRESS = 1     # outside every window of the die
+    ADDRESS = 1     # outside every window
     POISON = 2      # uncorrectable memory error
+    LINK_DOWN = 3   # a link on the way to the die has given up
+
+
+def error_code(error):
+    """The code of a completion for an access that ended with ``error``, which is not NONE."""
+    return Mux(error == AccessError.POISON, ErrorCode.POISON,
+               Mux(error == AccessError.LINK_DOWN, ErrorCode.LINK_DOWN, ErrorCode.BAD_ADDRESS))
 
 
 def response_layout():

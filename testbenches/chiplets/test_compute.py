@@ -14,7 +14,7 @@ from pyosys import libyosys
 
 from chiplets import verilog
 from chiplets.compute import ComputeBase
-from chiplets.packages import PACKAGES, ComputeParameters, package
+from chiplets.packages import PACKAGES, ComputeParameters, Package, package
 from rtl.link import interfaces as link
 from rtl.link.interfaces import LinkPort, SlotKind
 from rtl.link.link import D2dLink
@@ -328,10 +328,10 @@ async def a_bad_pe_is_replaced_and_nobody_sees_a_difference(dut):
     bench = await start(dut)
     usual = [await latency_of_a_read(bench, port) for port in bench.pes]
     for repair in (1, 1 << 4, 1 | 1 << 4, 2, 0):
-        bench.write(address(3, 4 * 64), repair, mask=255)
+        bench.write(address(3, 7 * 64), repair, mask=255)
         await bench.until(lambda: bench.responses)
         assert bench.responses.pop().error == AccessError.NONE
-        assert (await bench.host_reads(address(3, 4 * 64))).data == repair
+        assert (await bench.host_reads(address(3, 7 * 64))).data == repair
         rows = [int(repair >> 4 * column & 15 == 1) for column in range(2)]
         used = [bench.units[row * 2 + column] for column, row in enumerate(rows)]
         idle = [unit for unit in bench.units if unit not in used]
@@ -343,7 +343,7 @@ async def a_bad_pe_is_replaced_and_nobody_sees_a_difference(dut):
         bench.slot(SlotKind.LAUNCH, "launch", link.launch_layout(), pe_mask=3, id=repair,
                    table=address(0, 0))
         await bench.until(lambda used=used: all(port.launches for port in used))
-        bench.write(address(3, 4 * 64), 0, mask=255)    # not while a packet is under way
+        bench.write(address(3, 7 * 64), 0, mask=255)    # not while a packet is under way
         await bench.until(lambda: bench.responses)
         assert bench.responses.pop().error == AccessError.ADDRESS
         assert not bench.completions
@@ -364,11 +364,11 @@ async def a_bad_pe_is_replaced_and_nobody_sees_a_difference(dut):
 async def a_repair_of_a_row_that_is_not_there_is_refused(dut):
     bench = await start(dut)
     for repair in (3, 3 << 4, 15 << 8, 1 << 60):
-        bench.write(address(3, 4 * 64), repair)
+        bench.write(address(3, 7 * 64), repair)
         await bench.until(lambda: bench.responses)
         expected = AccessError.NONE if repair == 1 << 60 else AccessError.ADDRESS
         assert bench.responses.pop().error == expected
-    assert (await bench.host_reads(address(3, 4 * 64))).data == 1 << 60
+    assert (await bench.host_reads(address(3, 7 * 64))).data == 1 << 60
 
 
 @cocotb.test()
@@ -431,6 +431,22 @@ def test_packages_have_their_published_structure():
     assert (small.compute_chiplets, small.io_chiplets, small.compute.pes) == (2, 1, 6)
     assert small.sram_bytes == 2 * 16 << 20 and small.compute.local_lines * 64 == 512 << 10
     assert all(key == (p.name, p.size) for key, p in PACKAGES.items())
+
+
+@pytest.mark.parametrize("grid, links", [
+    ((1, 1), []), ((1, 2), [(0, 1, 0)]), ((2, 1), [(0, 1, 0)]),
+    ((2, 2), [(0, 1, 0), (2, 3, 0), (0, 2, 1), (1, 3, 1)])])
+def test_links_join_the_dies_of_a_row_and_of_a_column(grid, links):
+    compute = ComputeParameters(rows=1, columns=2, grid=grid)
+    count = grid[0] * grid[1]
+    shape = Package(name="x", size="x", compute_chiplets=count, io_chiplets=1, compute=compute)
+    assert shape.peer_links == links and len(compute.peers) == sum(grid) - 2
+
+
+def test_a_grid_that_is_not_all_compute_chiplets_is_refused():
+    compute = ComputeParameters(rows=1, columns=2, grid=(1, 2))
+    with pytest.raises(ValueError, match="Grid must have 4 compute chiplets or .1, 1., not .1, 2."):
+        Package(name="x", size="x", compute_chiplets=4, io_chiplets=1, compute=compute)
 
 
 def test_an_unknown_package_is_refused():

@@ -71,5 +71,5 @@ def test_commands_of_a_unit_that_is_missing_are_unknown():
 
 def test_codes_of_hardware_alone_keep_their_values():
     """The co-simulation's probes and traces rely on them."""
-    assert numbers(AccessError) == {"NONE": 0, "ADDRESS": 1, "POISON": 2}
+    assert numbers(AccessError) == {"NONE": 0, "ADDRESS": 1, "POISON": 2, "LINK_DOWN": 3}
     assert numbers(UnitState) == {"IDLE": 0, "BUSY": 1, "STARVED": 2, "BLOCKED": 3}

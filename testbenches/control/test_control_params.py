@@ -12,6 +12,7 @@ from rtl.memory.sram import SramBank
     (lambda: ControlBlock(pes=0), "PEs must be an integer in 1 to 16, not 0"),
     (lambda: ControlBlock(pes=17), "PEs must be an integer in 1 to 16, not 17"),
     (lambda: ControlBlock(pes=2, contexts=0), "Contexts must be an integer in 1 to 8, not 0"),
+    (lambda: ControlBlock(pes=2, peers=3), "Peers must be an integer in 0 to 2, not 3"),
     (lambda: PacketContext(pes=2, patience_log2=-1),
      "Patience must be a non-negative integer, not -1"),
     (lambda: RegisterLines(count=3), "Count must be a power of two of at least 2, not 3"),

@@ -7,9 +7,11 @@ from rtl.noc.address import AddressMap
 from rtl.noc.endpoints import Requester, Target
 from rtl.noc.mesh import Mesh
 from rtl.noc.packets import MeshLayout, Node, request_packet_layout
+from rtl.noc.peer import PeerBridge, link_tags
 from rtl.noc.router import Router
 
 PACKET = request_packet_layout()
+ADDRESSES = AddressMap(MeshLayout.standard(2, 2), bank_lines=16)
 
 
 @pytest.mark.parametrize("make, message", [
@@ -32,6 +34,19 @@ PACKET = request_packet_layout()
     (lambda: AddressMap(MeshLayout.standard(1, 2), bank_lines=16, hbm_tiles=2, tile_channels=4,
                         channel_lines=1 << 32),
      "HBM of a die must be at most 1099511627776 bytes, not 2199023255552"),
+    (lambda: MeshLayout.standard(2, 3, peers=3), "Peers must be an integer in 0 to 2, not 3"),
+    (lambda: AddressMap(MeshLayout.standard(2, 2), bank_lines=16, grid=(1, 3)),
+     "Grid of dies must have 1 or 2 rows and 1 or 2 columns, not \\(1, 3\\)"),
+    (lambda: AddressMap(MeshLayout.standard(2, 2, peers=1), bank_lines=16, grid=(2, 2)),
+     "Peers must be 2 for a grid of \\(2, 2\\), not 1"),
+    (lambda: Requester(ADDRESSES, ways=("Z",)), "Way must be X or Y, not 'Z'"),
+    (lambda: Requester(ADDRESSES, window=-1), "Window must be a natural number, not -1"),
+    (lambda: PeerBridge(capacity=0, tags=8), "Capacity must be a positive integer, not 0"),
+    (lambda: PeerBridge(capacity=1, tags=2), "Tags must be a power of two in 4 to 256, not 2"),
+    (lambda: PeerBridge(capacity=1, tags=12), "Tags must be a power of two in 4 to 256, not 12"),
+    (lambda: PeerBridge(capacity=1, tags=512), "Tags must be a power of two in 4 to 256, not 512"),
+    (lambda: PeerBridge(capacity=1, tags=8, patience_cycles=0),
+     "Patience must be a positive integer, not 0"),
     (lambda: Target(depth=0), "Depth must be a positive integer, not 0"),
     (lambda: Router(PACKET, inputs=("UP",), outputs=(), links=()), "Port must be one of"),
     (lambda: Router(PACKET, inputs=("EAST",), outputs=(), links=(), depth=1),
@@ -53,3 +68,18 @@ def test_memory_tiles_stand_at_both_ends_of_the_rows():
     layout = MeshLayout.standard(2, 3)
     assert layout.group("tile") == [Node(0, 0, "WEST"), Node(0, 2, "EAST"), Node(1, 0, "WEST"),
                                     Node(1, 2, "EAST")]
+
+
+def test_peers_are_in_the_south():
+    assert MeshLayout.standard(2, 3, peers=1).group("peer") == [Node(1, 0, "SOUTH")]
+    layout = MeshLayout.standard(2, 3, peers=2)
+    assert layout.group("peer") == [Node(1, 0, "SOUTH"), Node(1, 1, "SOUTH")]
+    assert AddressMap(layout, bank_lines=16, grid=(2, 2)).ways == {
+        "X": Node(1, 0, "SOUTH"), "Y": Node(1, 1, "SOUTH")}
+
+
+@pytest.mark.parametrize("latency, far, tags", [
+    (16, 64, 128), (4, 64, 128), (16, 8, 64), (1, 1, 32), (100, 64, 256), (1000, 64, 256)])
+def test_tags_fill_the_link(latency, far, tags):
+    assert link_tags(latency, far) == tags
+    assert tags == 256 or tags >= 0.75 * (2 * (latency + 12) + far) > tags / 2

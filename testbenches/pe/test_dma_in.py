@@ -212,7 +212,7 @@ async def largest_stride_and_offset_are_taken(dut):
 
 
 @cocotb.test()
-@cocotb.parametrize(error=[1, 2], job=[0, 1])
+@cocotb.parametrize(error=[1, 2, 3], job=[0, 1])
 async def error_response_stops_the_unit_when_all_have_come_back(dut, error, job):
     bench = await new_bench(dut, latency=(30, 60))
     rows = [Rows(address=8192 * n, rows=3, row_bytes=320, stride=320, local_stride=320,
@@ -220,7 +220,7 @@ async def error_response_stops_the_unit_when_all_have_come_back(dut, error, job)
     before, place = bench.local.copy(), bench.place(DATA, 1, job)  # job 0 releases a line
     bench.faults = {8192 * job + 64 * n: error for n in (7, 9, 12)}
     bench.commands += [dma(r, tag=40 + n, release=n + 1) for n, r in enumerate(rows)]
-    code = ErrorCode.BAD_ADDRESS if error == 1 else ErrorCode.POISON
+    code = (ErrorCode.BAD_ADDRESS, ErrorCode.POISON, ErrorCode.LINK_DOWN)[error - 1]
     assert await bench.fail() == (code.value, 0, 40 + job)
     assert not bench.pending and not dut.outstanding.value
     for n in (7, 9, 12):
