@@ -23,6 +23,11 @@ class Configuration:
     columns: int
     attention: bool     # PEs have an attention unit
     grid: tuple         # rows and columns of compute dies joined by links; (1, 1): none is
+    mx4_lanes: int      # rows of operand B that MX4 takes at once; 0: no MX4
+    banks: int          # of SRAM
+    hbm_channels: int   # pseudo-channels
+    core_megahertz: int
+    hbm_megahertz: int
 
 
 class Package:
@@ -66,7 +71,8 @@ class Package:
         self.configuration = Configuration(
             self.package.compute_chiplets, compute.pes, compute.addresses.sram_bytes,
             compute.addresses.hbm_bytes, compute.rows, compute.columns, compute.attention,
-            compute.grid)
+            compute.grid, compute.mx4_lanes, compute.addresses.banks, compute.addresses.channels,
+            self.package.core_megahertz, self.package.hbm_megahertz)
         self.host_memory = self.engine.memory(f"{self._host}.host")
 
     def _offset(self, register):

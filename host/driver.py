@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from host.isa import LINE, Code, Region, Submission, Unit, address, ceil
+from host.kernels.schedule import Die
 from host.program import table
 from host.tensor import Tensor
 
 STREAMS = 4
 RING_LOG2 = 6
+CHANNEL_BYTES = 16      # of an HBM pseudo-channel, a clock of its commands
 DEFAULT_TIMEOUT = 20_000_000    # cycles; this project's choice
 
 
@@ -112,7 +114,7 @@ class Device:
     transport
         ``read_register(name)``, ``write_register(name, value)``, ``host_memory`` (bytes as a numpy
         array), ``run_until_interrupt(max_cycles)``, ``cycle``, and ``configuration`` with ``dies``,
-        ``pes`` (a die), ``sram_bytes`` and ``hbm_bytes`` (a die).
+        ``pes`` (a die), ``sram_bytes`` and ``hbm_bytes`` (a die), and what :attr:`shape` needs.
     """
 
     def __init__(self, transport):
@@ -142,6 +144,13 @@ class Device:
     @property
     def pes(self):
         return list(range(self.configuration.pes))
+
+    @property
+    def shape(self):
+        """What kernels have to know of a die."""
+        c = self.configuration
+        bytes_a_cycle = c.hbm_channels * CHANNEL_BYTES * c.hbm_megahertz / c.core_megahertz
+        return Die(c.mx4_lanes, c.banks, bytes_a_cycle / LINE)
 
     @property
     def reduction_ring(self):

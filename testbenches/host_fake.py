@@ -20,6 +20,11 @@ class Configuration:
     columns: int = 3
     attention: bool = True
     grid: tuple = (1, 1)
+    mx4_lanes: int = 3
+    banks: int = 4
+    hbm_channels: int = 12
+    core_megahertz: int = 1847
+    hbm_megahertz: int = 1600
 
 
 class Memory:

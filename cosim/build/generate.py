@@ -48,7 +48,7 @@ def package_rows():
             "compute_chiplets": p.compute_chiplets, "io_chiplets": p.io_chiplets,
             "PEs": pes, "local_memory_KiB_per_PE": c.local_lines * 64 >> 10,
             "SRAM_MiB": p.sram_bytes >> 20,
-            "HBM_channels": p.compute_chiplets * c.hbm_channels,
+            "HBM_channels": p.compute_chiplets * c.addresses.channels,
             "BF16_MACs_per_cycle": pes * block // 2, "MX8_MACs_per_cycle": pes * block,
             "MX4_MACs_per_cycle": pes * block * c.mx4_lanes,
         }
