@@ -109,7 +109,8 @@ class HbmController(wiring.Component):
         self._returns(m)
         quiet = (runs.has0 | runs.has1) == 0
         m.d.comb += [
-            self.refresh.due.eq(self.due), self.refresh.tick.eq(self.tick),
+            self.turn.read_hits.eq(runs.hits0.any()), self.turn.write_hits.eq(runs.hits1.any()),
+            self.write_data.eq(self.writes.write_data), self.refresh.due.eq(self.due), self.refresh.tick.eq(self.tick),
             self.refresh.quiet.eq(quiet), self.refresh.pending.eq(runs.has0 | runs.has1),
             self.active.eq(door | column | row | ~quiet | self.refresh.active
                            | self.partial.active | self.banks.active | self.writes.active

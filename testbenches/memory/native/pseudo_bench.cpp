@@ -124,6 +124,7 @@ struct Bench {
         const double seconds = std::chrono::duration<double>(
             std::chrono::steady_clock::now() - start).count();
         const double nanoseconds = seconds * 1e9 * double(spent) / double(__rdtsc() - tsc);
+        if (getenv("DBG")) traffic.differ(memory);
         if (!traffic.same(memory)) return std::puts("error=memory differs from the model"), 1;
         const auto& c = device.counters();
         auto print = [](const char* name, uint64_t value) {
