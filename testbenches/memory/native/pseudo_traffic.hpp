@@ -1,0 +1,271 @@
+// Requests to an HbmChannel, what must come back, and what memory must hold in the end.
+#pragma once
+#include <cstdio>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+#include <random>
+#include <unordered_map>
+
+#include "pseudo_options.hpp"
+#include "layout.hpp"  // bit positions of the payloads, written by the test
+
+namespace mxlet::pseudo {
+
+template <typename Words> uint64_t get(const Words& words, int at, int bits) {
+    uint64_t value = 0;
+    for (int n = 0; n < bits; n++)
+        value |= uint64_t(words[(at + n) / 32] >> ((at + n) % 32) & 1) << n;
+    return value;
+}
+
+// `bytes` at a bit position of a payload.
+template <typename Words> void put(Words& words, int at, const void* bytes, int count) {
+    uint32_t* all = words.data();
+    const uint8_t* from = static_cast<const uint8_t*>(bytes);
+    for (int n = 0; n < count; n++)
+        for (int bit = 0; bit < 8; bit++) {
+            const int to = at + 8 * n + bit;
+            all[to / 32] = (all[to / 32] & ~(1u << to % 32)) | uint32_t(from[n] >> bit & 1) << to % 32;
+        }
+}
+template <typename Words> void put_bits(Words& words, int at, int bits, uint64_t value) {
+    for (int n = 0; n < bits; n++) {
+        const uint32_t one = 1u << ((at + n) % 32);
+        words[(at + n) / 32] = (words[(at + n) / 32] & ~one) | ((value >> n & 1) ? one : 0);
+    }
+}
+
+struct Request {
+    uint64_t line = 0, mask = ~0ull;
+    uint32_t name = 0, agent = 0;
+    bool write = false, registers = false;
+    uint8_t data[64];
+
+    template <typename Words> void to(Words& words) const {
+        put_bits(words, REQUEST_LINE, 30, line);
+        put_bits(words, REQUEST_NAME, NAME_BITS, name);
+        put_bits(words, REQUEST_WRITE, 1, write);
+        put_bits(words, REQUEST_REGISTERS, 1, registers);
+        put_bits(words, REQUEST_MASK, 64, mask);
+        put(words, REQUEST_DATA, data, 64);
+    }
+};
+
+struct Expected {
+    bool write, refused, registers, poison;
+    uint32_t agent;
+    uint64_t line, accepted, accepted_hbm;
+    uint8_t data[64];
+};
+
+// Several requesters that take turns. Each has at most `under_way` requests without an answer, which
+// reaches it `far` clocks after it left the channel; a copier writes a line once it has read it.
+class Traffic {
+  public:
+    Request request;
+
+    Traffic(const Options& options, std::vector<uint8_t>& memory)
+        : options_(options), pattern_(options.text("pattern")), lines_(memory.size() / 64),
+          agents_(std::max<uint64_t>(1, options["agents"])) {
+        random_.seed(options["seed"]);
+        if (options["fill"])
+            for (size_t n = 0; n < memory.size(); n += 4) {
+                const uint32_t word = random_();
+                std::memcpy(&memory[n], &word, 4);
+            }
+        model_ = memory;
+        next_at_ = options["quiet"];
+    }
+
+    uint32_t random() { return random_(); }
+    bool done() const {
+        return answered_ == options_["count"] + 1 && expected_.empty();
+    }
+    bool moved(uint64_t now) const { return now < moved_ + 2 || done() || now < next_at_; }
+
+    // Whether there is a request in this clock.
+    bool next(uint64_t now) {
+        while (!late_.empty() && late_.front().first <= now) {
+            arrive(late_.front().second);
+            late_.pop_front();
+        }
+        if (sent_ > options_["count"] || now <= next_at_) return false;
+        if (sent_ == options_["count"]) {  // the last one: the counters, when all else is done
+            if (answered_ < sent_ || now < moved_ + 400) return false;
+            request = Request{};
+            request.registers = true;
+            request.name = 1;
+            return true;
+        }
+        if (random_() % 100 >= options_["request"]) return false;
+        for (uint64_t tries = 0; tries < agents_.size(); tries++) {
+            Agent& agent = agents_[turn_++ % agents_.size()];
+            if (agent.under_way >= options_["under_way"]) continue;
+            request = Request{};
+            request.agent = uint32_t(&agent - agents_.data());
+            if (!make(agent)) continue;
+            do request.name = random_() % (1u << NAME_BITS);
+            while (expected_.count(request.name));
+            for (int n = 0; n < 64; n += 4) {
+                const uint32_t word = random_();
+                std::memcpy(request.data + n, &word, 4);
+            }
+            return true;
+        }
+        return false;
+    }
+
+    void accept(uint64_t now, uint64_t hbm) {
+        Request& r = request;
+        Expected e{r.write, r.registers ? r.write || r.line : r.line >= lines_, r.registers, false,
+                   r.agent, r.line, now, hbm, {}};
+        if (!e.refused && !r.registers) {
+            uint8_t* place = &model_[64 * r.line];
+            if (r.write)
+                for (int n = 0; n < 64; n++) place[n] = r.mask >> n & 1 ? r.data[n] : place[n];
+            else
+                std::memcpy(e.data, place, 64);
+        }
+        expected_[r.name] = e;
+        agents_[r.agent].under_way++;
+        sent_++;
+        moved_ = now;
+        most_ = std::max<uint64_t>(most_, expected_.size());
+        if (options_["gap"]) next_at_ = ~0ull;
+    }
+
+    template <typename Words> bool check(const Words& words, uint64_t now, uint64_t hbm) {
+        auto found = expected_.find(uint32_t(get(words, RESPONSE_NAME, NAME_BITS)));
+        if (found == expected_.end()) return std::puts("error=an answer that nobody asked for"), false;
+        const Expected e = found->second;
+        expected_.erase(found);
+        const uint64_t error = get(words, RESPONSE_ERROR, 2);
+        bool good = get(words, RESPONSE_WRITE, 1) == e.write && error == e.refused;
+        if (good && e.registers && !e.refused) {
+            for (int n = 0; n < 16; n++) counters_[n] = get(words, RESPONSE_DATA + 32 * n, 32);
+        } else if (!e.write && !e.refused) {
+            for (int n = 0; n < 8 && good; n++) {
+                uint64_t word;
+                std::memcpy(&word, e.data + 8 * n, 8);
+                good = get(words, RESPONSE_DATA + 64 * n, 64) == word;
+            }
+        }
+        if (!good)
+            std::printf("error=answer %llu to a %s of line %llu is wrong, error %llu\n",
+                        (unsigned long long)answered_, e.write ? "write" : "read",
+                        (unsigned long long)e.line, (unsigned long long)error);
+        if (answered_ < 4) {
+            latencies_[answered_] = now - e.accepted;
+            hbm_latencies_[answered_] = hbm - e.accepted_hbm;
+        }
+        if (!e.write && !e.registers) {
+            latency_ += now - e.accepted;
+            worst_ = std::max(worst_, now - e.accepted);
+            read_++;
+        }
+        answered_++;
+        moved_ = now;
+        if (options_["gap"]) next_at_ = now + options_["gap"];
+        late_.push_back({now + options_["far"], e});
+        return good;
+    }
+
+    void differ(const std::vector<uint8_t>& m) const { for (size_t n = 0; n < m.size(); n += 32) if (std::memcmp(&m[n], &model_[n], 32)) { printf("diff %zu half %zu: ", n / 64, n / 32 % 2); for (size_t k = 0; k < m.size(); k += 32) if (!std::memcmp(&m[n], &model_[k], 32)) printf(" is %zu.%zu", k / 64, k/32%2); printf(" %02x%02x%02x%02x should %02x%02x\n", m[n], m[n+1], m[n+2], m[n+3], model_[n], model_[n+1]); } }
+    bool same(const std::vector<uint8_t>& memory) const { return memory == model_; }
+
+    template <typename Print> void report(Print print) const {
+        print("most_under_way", most_), print("mean_read", read_ ? latency_ / read_ : 0);
+        print("worst_read", worst_);
+        for (int n = 0; n < 4; n++) {
+            print(("latency" + std::to_string(n)).c_str(), latencies_[n]);
+            print(("hbm_latency" + std::to_string(n)).c_str(), hbm_latencies_[n]);
+        }
+        for (int n = 0; n < 16; n++) print((std::string("at_") + COUNTERS[n]).c_str(), counters_[n]);
+    }
+
+  private:
+    struct Agent {
+        uint64_t under_way = 0, next = 0;
+        std::deque<uint64_t> writes;  // lines that a copier has read
+    };
+
+    void arrive(const Expected& e) {
+        Agent& agent = agents_[e.agent];
+        agent.under_way--;
+        if (pattern_ == "copiers" && !e.write) agent.writes.push_back((e.line + lines_ / 2) % lines_);
+    }
+
+    // The next request of an agent; false if it has none.
+    bool make(Agent& agent) {
+        Request& r = request;
+        const uint64_t number = sent_, mine = uint64_t(&agent - agents_.data());
+        const uint64_t share = lines_ / agents_.size();
+        r.line = number % lines_;
+        if (pattern_ == "write") r.write = true;
+        if (pattern_ == "random") r.line = random_() % lines_;
+        if (pattern_ == "readers") r.line = (mine * share + 77 * mine + agent.next++ % share) % lines_;
+        if (pattern_ == "writers") {
+            r.line = (mine * share + 77 * mine + agent.next++ % share) % lines_;
+            r.write = true;
+        }
+        if (pattern_ == "copiers") {
+            if (!agent.writes.empty()) {
+                r.line = agent.writes.front();
+                r.write = true;
+                agent.writes.pop_front();
+                return true;
+            }
+            r.line = (mine * (share / 2) + 77 * mine + agent.next++ % (share / 2)) % (lines_ / 2);
+        }
+        if (pattern_ == "copy") {  // `burst` lines read, as many written elsewhere
+            const uint64_t burst = options_["burst"];
+            r.write = number / burst % 2;
+            r.line = (number / burst / 2 * burst + number % burst + (r.write ? lines_ / 2 : 0)) % lines_;
+        }
+        if (pattern_ == "strided")
+            r.line = number * options_["stride"] % lines_ + number * options_["stride"] / lines_ %
+                                                                options_["stride"];
+        if (pattern_ == "update") {  // reads and writes of random lines
+            r.line = random_() % lines_;
+            r.write = random_() % 2;
+        }
+        if (pattern_ == "mixed") {  // few rows and banks, so that everything meets
+            r.write = random_() % 2;
+            r.line = (random_() % 2 ? random_() % 4 : random_() % lines_) / 2;
+            if (random_() % 16 == 0) r.line = lines_ + random_() % lines_;
+            if (random_() % 64 == 0) r.line = (1ull << 29) + random_() % lines_;
+            r.registers = random_() % 32 == 0;
+            if (r.registers) r.line = random_() % 4 ? 0 : random_() % 8;
+            if (random_() % 2) r.mask = uint64_t(random_()) << 32 | random_();
+            if (random_() % 8 == 0) r.mask = random_() % 2 ? 0xFFFFFFFFull : 0;
+        }
+        if (pattern_ == "partial") r.write = true, r.mask = 0xFFFF0000FFFFull;
+        if (pattern_ == "bank") r.line = HbmPseudo::line_of(0, random_() % (lines_ / 256), random_() % 16);
+        if (pattern_ == "echo") {  // a line is written, then read
+            r.line = number / 2;
+            r.write = number % 2 == 0;
+        }
+        if (pattern_ == "conflict") r.line = HbmPseudo::line_of(0, number > 0, number % 16);
+        if (pattern_ == "starve") {  // bank 0: one access to row 1 among accesses to row 0
+            const bool victim = number == 300;
+            r.line = HbmPseudo::line_of(0, victim, number % 16);
+            r.write = victim ? options_["victim"] & 1 : options_["victim"] >> 1;
+        }
+        return true;
+    }
+
+    const Options options_;
+    const std::string pattern_;
+    std::mt19937 random_;
+    std::vector<uint8_t> model_;
+    uint64_t lines_, turn_ = 0, sent_ = 0, answered_ = 0, moved_ = 0, next_at_ = 0, most_ = 0;
+    uint64_t latency_ = 0, worst_ = 0, read_ = 0, latencies_[4] = {}, hbm_latencies_[4] = {};
+    uint64_t counters_[16] = {};
+    std::vector<Agent> agents_;
+    std::unordered_map<uint32_t, Expected> expected_;
+    std::deque<std::pair<uint64_t, Expected>> late_;
+};
+
+}  // namespace mxlet::pseudo
