@@ -98,6 +98,18 @@ class ComputeParameters:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What a source says of a generation: terabytes a second, gigabytes, petaflops; 0: nothing."""
+
+    hbm_tbps: float
+    hbm_gb: int
+    bf16: float
+    mx8: float
+    mx4: float
+    scale_up: int       # accelerators in a scale-up domain
+
+
+@dataclass(frozen=True)
 class Package:
     """Chiplets in one package.
 
@@ -111,6 +123,10 @@ class Package:
         What each compute chiplet is.
     core_megahertz, hbm_megahertz : int
         Clocks of the chiplets, and of the HBM's commands.
+    published : Published
+        What the package stands for.
+    network_chiplets : int
+        How many it has; they are not modelled yet.
 
     :exc:`ValueError` if the grid of joined compute chiplets is not all of them.
     """
@@ -122,6 +138,8 @@ class Package:
     compute: ComputeParameters
     core_megahertz: int = 1900
     hbm_megahertz: int = 1600
+    published: Published | None = None
+    network_chiplets: int = 0
 
     def __post_init__(self):
         rows, columns = self.compute.grid
@@ -150,6 +168,8 @@ PACKAGES = {(package.name, package.size): package for package in (
         name="mtia300", size="sim",
         compute_chiplets=1,             # R
         io_chiplets=0,                  # host interface on the compute chiplet, HC
+        network_chiplets=2,             # R
+        published=Published(6.1, 216, 0.6, 1.2, 0, 16),         # R
         compute=ComputeParameters(
             rows=1, columns=2,          # P
             mx4_lanes=0,                # no MX4, R
@@ -162,6 +182,8 @@ PACKAGES = {(package.name, package.size): package for package in (
         name="mtia400", size="sim",
         compute_chiplets=2,             # R
         io_chiplets=1,                  # HC
+        network_chiplets=2,             # R
+        published=Published(9.2, 288, 3, 6, 12, 72),            # R
         compute=ComputeParameters(
             rows=1, columns=5,          # P
             mx4_lanes=2,                # 12 / 6 PFLOPS, R
@@ -175,6 +197,8 @@ PACKAGES = {(package.name, package.size): package for package in (
         name="mtia450", size="sim",
         compute_chiplets=2,             # R
         io_chiplets=1,                  # HC for the 400, S: same chassis
+        network_chiplets=2,             # R
+        published=Published(18.4, 288, 3.5, 7, 21, 72),         # R
         core_megahertz=1847,            # MX4 of the 450 / of the 400 = 1.75 with its PEs, R
         compute=ComputeParameters(
             rows=2, columns=3,          # PEs, P
@@ -193,6 +217,8 @@ PACKAGES = {(package.name, package.size): package for package in (
         name="mtia500", size="sim",
         compute_chiplets=4,             # R: 2 x 2
         io_chiplets=1,                  # R
+        network_chiplets=2,             # R
+        published=Published(27.6, 512, 5, 10, 30, 72),          # R
         core_megahertz=1979,            # 25 times the 300's MX8 with its PEs, R
         compute=ComputeParameters(
             rows=2, columns=2,          # P

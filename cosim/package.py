@@ -125,7 +125,7 @@ class Package:
                          "written_bytes", "read_stalls", "decode_errors"),
                         self.engine.counters(f"{self._host}.host"), strict=False))
         hbm = {f"compute{die}.hbm{channel}": dict(zip(
-                   ("activates", "precharges", "refreshes", "reads", "writes"),
+                   ("activates", "precharges", "refreshes", "reads", "writes", "bank_refreshes"),
                    self.engine.counters(f"compute{die}.hbm{channel}"), strict=False))
                for die in range(self.configuration.dies)
                for channel in range(self.package.compute.addresses.channels)}

@@ -91,7 +91,7 @@ def writable(*paths, folder=None):
 
 @app.command()
 def packages(json: Json = None):
-    """Show the packages side by side: structure and peaks."""
+    """Show the packages side by side: published, structure and peaks, measured."""
     writable(json)
     rows = transport.package_rows()
     if json:
@@ -101,8 +101,10 @@ def packages(json: Json = None):
     table.add_column("")
     for name in rows:
         table.add_column(name, justify="right")
-    for key in next(iter(rows.values())):
-        table.add_row(key.replace("_", " "), *(f"{row[key]:,}" for row in rows.values()))
+    keys = dict.fromkeys(key for row in rows.values() for key in row)
+    for key in keys:
+        table.add_row(key.replace("_", " "), *(
+            f"{row[key]:,.6g}" if key in row else "-" for row in rows.values()))
     console.print(table)
 
 

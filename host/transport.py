@@ -14,6 +14,9 @@ from cosim.engine.engine import EngineError
 from cosim.package import Package
 from host.isa import LINE, Unit
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+HBM_ACCESS = 32     # bytes that a command of a pseudo-channel moves
+
 yardstick = yardstick_model.cycles_per_second
 PackageError = EngineError
 UNIT_NAMES = ("CP", "DMA in", "DMA out", "A loader", "DPE", "RE", "SIMD", "layout", "softmax")
@@ -63,6 +66,16 @@ class CosimTransport:
             mine = lines[number::self.package.package.compute.addresses.channels]
             memory[at:at + len(mine)] = mine
 
+    def peek(self, die, offset, count):
+        """Bytes of a die's HBM as they are now, without simulation."""
+        first, last = offset // LINE, -(-(offset + count) // LINE)
+        places = list(self.package.hbm_lines(die, first, last - first))
+        lines = np.zeros((last - first, LINE), np.uint8)
+        for number, (memory, at) in enumerate(places):
+            mine = lines[number::self.package.package.compute.addresses.channels]
+            mine[:] = memory[at:at + len(mine)]
+        return lines.reshape(-1)[offset - first * LINE:][:count]
+
     def statistics(self):
         """Cycles and seconds of the simulation, and bytes over each interface."""
         counts = self.package.statistics()
@@ -70,8 +83,8 @@ class CosimTransport:
         carried |= {"AXI, read by the package": counts["axi_read_bytes"],
                     "AXI, written by the package": counts["axi_write_bytes"]}
         for name, hbm in counts["hbm"].items():
-            carried[f"HBM {name}, read"] = LINE * hbm["reads"]
-            carried[f"HBM {name}, written"] = LINE * hbm["writes"]
+            carried[f"HBM {name}, read"] = HBM_ACCESS * hbm["reads"]
+            carried[f"HBM {name}, written"] = HBM_ACCESS * hbm["writes"]
         return {"cycles": counts["cycles"], "seconds": counts["seconds"], "bytes": carried}
 
     def worker_memory_mb(self):
@@ -129,9 +142,18 @@ def packages():
     return generator.package_names()
 
 
-def package_rows():
-    """Structure and peaks of each package, by name."""
-    return generator.package_rows()
+MEASURED = {"hbm_gigabytes_per_second": "HBM_GB_per_s", "bf16_teraflops": "BF16_TFLOPS",
+            "mx8_teraflops": "MX8_TFLOPS", "mx4_teraflops": "MX4_TFLOPS"}
+
+
+def package_rows(benchmarks=BENCHMARKS):
+    """Structure and peaks of each package, by name, and what ``mxlet bench generations`` found."""
+    rows, path = generator.package_rows(), benchmarks / "generations.json"
+    metrics = json.loads(path.read_text())["metrics"] if path.exists() else {}
+    for name, row in rows.items():
+        row |= {f"measured_{shown}": round(metrics[f"{name}_{key}"], 2)
+                for key, shown in MEASURED.items() if f"{name}_{key}" in metrics}
+    return rows
 
 
 def write_packages(rows, target):

@@ -10,15 +10,16 @@ from chiplets.compute import ComputeBase, pe_units
 from chiplets.io import IoChiplet
 from cosim import engine
 from cosim.build.model import build_once
-from rtl.memory.hbm_channel import PINS, HbmChannel
-from rtl.memory.hbm_timing import HbmTiming
+from rtl.memory.hbm.channel import HbmChannel
+from rtl.memory.hbm.timing import HbmTiming
 from rtl.memory.tile import origin_layout
 from rtl.pe.dot_array import PathArray
 from rtl.pe.element import ProcessingElement
 
 ROOT = Path(__file__).parents[2]
 HOST = "host"               # model of the host's interface
-HBM_ROW_BYTES = 16 * 2048   # a row of each of the 16 banks of a channel
+HBM_ROW_BYTES = 16 * 1024   # a row of each of the 16 banks of a pseudo-channel
+HBM_PINS = ("row_command", "column_command", "write_data", "read_data")
 
 
 @cache
@@ -74,16 +75,18 @@ def compute_die(name, number, package, *, waves=False):
             lambda: HbmChannel(rows=parameters.hbm_rows, name_bits=name_bits),
             (sources(), "hbm", parameters.hbm_rows, name_bits), name="HbmChannel", waves=waves))
     timing = dataclasses.asdict(HbmTiming())
-    devices = [engine.Device("hbm", channel, {pin: (channel, pin) for pin in PINS}, timing,
-                             parameters.hbm_rows * HBM_ROW_BYTES, second_clock=True)
+    devices = [engine.Device("hbm_pseudo", channel, {pin: (channel, pin) for pin in HBM_PINS},
+                             timing, parameters.hbm_rows * HBM_ROW_BYTES, second_clock=True)
                for channel in channels]
     return engine.Die(
         name, models,
         joins=[engine.Join("base", f"{pe}__", pe) for pe in pes]
-        + [engine.Join("base", f"{channel}__", channel, apart=(*PINS, "idle"))
+        + [engine.Join("base", f"{channel}__", channel, apart=(*HBM_PINS, "awake", "hbm_"))
            for channel in channels],
         ties={("base", "die"): number},
-        gates={pe: engine.Gate(linger_cycles=0) for pe in pes},  # a PE at rest says so itself
+        # PEs and pseudo-channels at rest say so themselves
+        gates={pe: engine.Gate(linger_cycles=0) for pe in pes}
+        | {channel: engine.Gate(idle="", linger_cycles=0) for channel in channels},
         devices=devices, lanes={pe: (pe, "states") for pe in pes},
         second_clock=(package.hbm_megahertz, package.core_megahertz))
 

@@ -28,7 +28,10 @@ class Gate:
     It sleeps once ``idle`` has been high, and every valid or pulse bit of its inputs and outputs
     low, for ``linger_cycles``. The model promises that nothing in it changes then: the cycles
     that it spends on work after ``idle`` rose, such as answers to accesses, are at most
-    ``linger_cycles`` apart.
+    ``linger_cycles`` apart. ``idle`` may be empty.
+
+    A model with the ports ``hbm_rest`` and ``hbm_skipped`` misses at most so many edges of the
+    second clock in a sleep as the first says, and is told by the other how many it has missed.
     """
 
     idle: str = "idle"

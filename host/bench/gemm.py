@@ -90,7 +90,7 @@ def steady(beats, cycles_of_work):
     return beats[a:b].sum() / beats.sum() * cycles_of_work / (b - a)
 
 
-def run(options, job=None):
+def run(options, job=None, region=Region.SRAM):
     """Measure utilisation and compare every element with the golden model."""
     job = job or Job()
     rng = np.random.default_rng(job.seed)
@@ -98,7 +98,7 @@ def run(options, job=None):
     with open_package(options, record=True) as transport:
         device = Device(transport)
         options.step(0, 2, "product on the package")
-        done = execute(device, job, x, w)
+        done = execute(device, job, x, w, region)
         options.step(1, 2, "golden model")
         expected = golden(w.operand, x.operand)
         pes = len(device.pes) * len(device.dies)

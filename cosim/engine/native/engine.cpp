@@ -87,7 +87,7 @@ API int64_t engine_gate(Engine* e, uint32_t die, uint32_t model, const char* idl
                         uint64_t linger) {
     return guarded(e, [&] {
         Model& m = model_of(e, die, model);
-        m.idle = static_cast<uint8_t*>(m.pin(idle).data);
+        if (*idle) m.idle = static_cast<uint8_t*>(m.pin(idle).data);
         m.gated = gated;
         m.linger = linger;
         return 0;
@@ -153,6 +153,7 @@ API int64_t engine_device_pin(Engine* e, uint32_t device, const char* role, uint
                               uint32_t model, const char* port) {
     return guarded(e, [&] {
         e->contexts.at(device)->pins[role] = model_of(e, die, model).pin(port);
+        e->contexts.at(device)->owner = &model_of(e, die, model);
         return 0;
     });
 }
