@@ -11,6 +11,7 @@ from host.tensor import Tensor
 
 STREAMS = 4
 RING_LOG2 = 6
+COMPLETION = 32     # bytes of a completion entry
 DEFAULT_TIMEOUT = 20_000_000    # cycles; this project's choice
 
 
@@ -23,8 +24,10 @@ class DeviceError(RuntimeError):
         where = f"die {c.die}"
         if c.failed:
             where += f", PE {c.pe}, unit {Unit(c.unit).name}"
-        super().__init__(f"{what} ended with {Code(c.code).name} ({where}, command {c.command}, "
-                         f"field {c.field})")
+        where += f", command {c.command}, field {c.field}"
+        if c.code in (Code.BAD_ADDRESS, Code.POISON):
+            where += f", address {c.address:#x}"
+        super().__init__(f"{what} ended with {Code(c.code).name} ({where})")
 
 
 class DeviceTimeout(RuntimeError):
@@ -33,7 +36,10 @@ class DeviceTimeout(RuntimeError):
 
 @dataclass(frozen=True)
 class Completion:
-    """A completion entry, decoded (see docs/programming-model.md)."""
+    """A completion entry, decoded (see docs/programming-model.md).
+
+    ``address``: of the access that failed, with ``BAD_ADDRESS`` and ``POISON``.
+    """
 
     tag: int
     code: int
@@ -44,12 +50,13 @@ class Completion:
     pe: int
     failed: int
     cycles: int
+    address: int = 0
 
     @classmethod
     def decode(cls, words):
-        a, b, c, d = (int(w) for w in words)
+        a, b, c, d, low, high, *_ = (int(w) for w in words)
         return cls(a & 0xffff, a >> 16 & 0xff, b & 0xffff, b >> 16 & 15, b >> 20 & 0xff, b >> 28,
-                   c & 0xff, c >> 16, d)
+                   c & 0xff, c >> 16, d, low | high << 32)
 
 
 @dataclass
@@ -121,7 +128,7 @@ class Device:
         entries = 1 << RING_LOG2
         self.ring, self.host = 0, transport.host_memory
         self.completions = entries * LINE
-        base = ceil(self.completions + entries * 16, LINE)
+        base = ceil(self.completions + entries * COMPLETION, LINE)
         self.host_heap = Heap(base, len(self.host) - base)
         self.heaps = {(die, region): Heap(0, size) for die in range(self.configuration.dies)
                       for region, size in ((Region.SRAM, self.configuration.sram_bytes),
@@ -301,8 +308,8 @@ class Device:
         entries, taken = 1 << RING_LOG2, False
         while self.order:
             index, phase = self.seen % entries, (self.seen // entries + 1) & 1
-            at = self.completions + 16 * index
-            words = self.host[at:at + 16].view("<u4")
+            at = self.completions + COMPLETION * index
+            words = self.host[at:at + COMPLETION].view("<u4")
             if int(words[0]) >> 24 & 1 != phase:
                 break
             completion = Completion.decode(words)

@@ -1,4 +1,5 @@
 """What the parts of the dispatcher say to each other."""
+from amaranth import Mux
 from amaranth.lib import data, enum
 
 from rtl.link.interfaces import slot_layout
@@ -9,6 +10,7 @@ from .axi import HOST_ADDRESS_BITS
 STREAMS = 4
 STREAM_BITS = 2
 DIE_BITS = 4
+HOST_FIELD = 2      # field of a copy that failed at the host's memory: the word of that address
 
 
 class Opcode(enum.Enum, shape=8):
@@ -44,8 +46,28 @@ def copy_layout():
 
 
 def done_layout():
-    """A copy has ended: each byte of it stands where it belongs, or ``code`` says why not."""
-    return data.StructLayout({"stream": STREAM_BITS, "code": ErrorCode})
+    """A copy has ended: each byte of it stands where it belongs, or ``code`` says why not.
+
+    ``address`` is that of the first access that failed, to the die or, with ``host``, to the
+    host's memory.
+    """
+    return data.StructLayout({"stream": STREAM_BITS, "code": ErrorCode, "host": 1,
+                              "address": HOST_ADDRESS_BITS})
+
+
+def tell(done, outcome, dead):
+    """Assignments of how a copy ended to ``done``; of a lost die nothing else is known."""
+    return [done.stream.eq(outcome.stream),
+            done.code.eq(Mux(dead, ErrorCode.LINK_DOWN, outcome.code)),
+            done.host.eq(outcome.host & ~dead), done.address.eq(Mux(dead, 0, outcome.address))]
+
+
+def line_of(line, tag, back):
+    """The line that was given the tag ``back``; ``line`` is the next one, and gets ``tag``.
+
+    Lines get tags in turn, and at most as many are under way as there are tags.
+    """
+    return line - 1 - (tag - back - 1)[:len(tag)]
 
 
 def request_layout():
@@ -57,4 +79,4 @@ def result_layout():
     """What a completion entry will say, except its phase bit."""
     return data.StructLayout({"tag": 16, "code": ErrorCode, "command_tag": 16, "unit": 4,
                               "field": 8, "die": 4, "failed_pe": 8, "failed_mask": 16,
-                              "cycles": 32})
+                              "cycles": 32, "address": 64})

@@ -8,6 +8,7 @@ from rtl.link.interfaces import SlotKind, completion_layout
 from rtl.pe.interfaces import ErrorCode
 
 from .jobs import (
+    HOST_FIELD,
     STREAM_BITS,
     STREAMS,
     Opcode,
@@ -90,7 +91,7 @@ class StreamRunner(wiring.Component):
 
         copying = (entry.opcode == Opcode.COPY_IN) | (entry.opcode == Opcode.COPY_OUT)
         launching = entry.opcode == Opcode.LAUNCH
-        code, field = self._check(m, entry, copying=copying, launching=launching)
+        code, field, address = self._check(m, entry, copying=copying, launching=launching)
         ended = self.completion_valid & launching & (self.completion.id == launch_id)
         dead = launching & self.lost.bit_select(entry.die[:4], 1)
 
@@ -100,7 +101,7 @@ class StreamRunner(wiring.Component):
                 m.d.sync += [result.eq(0), result.tag.eq(entry.tag), aborting.eq(0)]
                 with m.If(entries.r_rdy):
                     m.d.sync += [
-                        result.code.eq(code), result.field.eq(field),
+                        result.code.eq(code), result.field.eq(field), result.address.eq(address),
                         result.die.eq(Mux(copying, entry.device[44:48], entry.die[:4]))]
                     m.next = "TELL"
                     with m.If((code == ErrorCode.OK) & (launching | copying & (entry.bytes != 0))):
@@ -135,12 +136,17 @@ class StreamRunner(wiring.Component):
     def _result(self, result, copying, dead):
         names = ("command_tag", "unit", "field", "failed_pe", "failed_mask")
         code = Mux(copying, self.copied.code, self.completion.code)
-        return [result.code.eq(Mux(dead, ErrorCode.LINK_DOWN, code)), *(
-            result[name].eq(Mux(copying | dead, 0, self.completion[name])) for name in names)]
+        address = Mux(copying, self.copied.address, self.completion.address)
+        return [*(result[name].eq(Mux(copying | dead, 0, self.completion[name]))
+                  for name in names if name != "field"),
+                result.field.eq(Mux(dead, 0, Mux(copying, HOST_FIELD * self.copied.host,
+                                                 self.completion.field))),
+                result.code.eq(Mux(dead, ErrorCode.LINK_DOWN, code)),
+                result.address.eq(Mux(dead, 0, address))]
 
     def _check(self, m, entry, *, copying, launching):
         """What is wrong with an entry, before it has any effect."""
-        code, field = Signal(ErrorCode), Signal(8)
+        code, field, address = Signal(ErrorCode), Signal(8), Signal(64)
         last = Signal(49)
         m.d.comb += last.eq(entry.device[:48] + entry.bytes - 1)
         astray = (entry.device[44:] >= self.dies) | (last[44:] != entry.device[44:48])
@@ -148,15 +154,15 @@ class StreamRunner(wiring.Component):
             m.d.comb += code.eq(ErrorCode.BAD_FIELD)
         with m.Elif(copying):
             with m.If(astray & (entry.bytes != 0)):
-                m.d.comb += code.eq(ErrorCode.BAD_ADDRESS)
+                m.d.comb += [code.eq(ErrorCode.BAD_ADDRESS), address.eq(entry.device)]
         with m.Elif(launching):
             with m.If((entry.die >= self.dies) | (entry.pe_mask == 0)):
                 m.d.comb += [code.eq(ErrorCode.BAD_FIELD), field.eq(8)]
             with m.Elif(entry.host[48:] != 0):
-                m.d.comb += code.eq(ErrorCode.BAD_ADDRESS)
+                m.d.comb += [code.eq(ErrorCode.BAD_ADDRESS), address.eq(entry.host)]
         with m.Elif(entry.opcode != Opcode.NOP):
             m.d.comb += code.eq(ErrorCode.BAD_COMMAND)
-        return code, field
+        return code, field, address
 
     def _offer(self, m, entry, launch_id, aborting):
         """Payloads of what is asked of others."""

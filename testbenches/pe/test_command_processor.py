@@ -72,9 +72,10 @@ async def start(dut, seed, **kwargs):
     rng = random.Random(seed)
     names = ["command__ready", "waiting", "waiting_buffer", "waiting_tag", "error", "counters",
              "state"]
-    await sim.reset(dut, dut.launch__valid, dut.launch__payload, dut.report__ready, dut.proceed,
-                    dut.abort, dut.request__ready, dut.response__valid, dut.response__payload,
-                    dut.outstanding,
+    dut.go.value = 1        # whatever waits may start
+    await sim.reset(dut, dut.drop, dut.launch__valid, dut.launch__payload, dut.report__ready,
+                    dut.proceed, dut.abort, dut.request__ready, dut.response__valid,
+                    dut.response__payload, dut.outstanding,
                     *[getattr(dut, f"units__{u}__{n}") for u in range(COUNT) for n in names])
     memory, units = MemoryModel(dut, rng), Units(dut, rng, **kwargs)
     return rng, memory, units, [cocotb.start_soon(memory.run()), cocotb.start_soon(units.run())]
@@ -93,8 +94,8 @@ async def launch(dut, *, watchdog=5000, address=PROGRAM):
     dut.launch__valid.value = 0
 
 
-async def report(dut, *, patience=3000, delay=3):
-    """(code, tag, unit, field) of the next report."""
+async def report(dut, *, patience=3000, delay=3, address=0):
+    """(code, tag, unit, field) of the next report, which names ``address``."""
     for _ in range(patience):
         await RisingEdge(dut.clk)
         if dut.report__valid.value:
@@ -107,7 +108,8 @@ async def report(dut, *, patience=3000, delay=3):
     dut.report__ready.value = 1
     await RisingEdge(dut.clk)
     dut.report__ready.value = 0
-    return first & 0xFF, first >> 8 & 0xFFFF, first >> 24 & 15, first >> 28
+    assert first >> 36 == address
+    return first & 0xFF, first >> 8 & 0xFFFF, first >> 24 & 15, first >> 28 & 0xFF
 
 
 def set_unit(dut, unit, **values):
@@ -115,8 +117,8 @@ def set_unit(dut, unit, **values):
         getattr(dut, f"units__{unit}__{name}").value = value
 
 
-def error(code, field, tag):
-    return 1 | code << 1 | field << 9 | tag << 17
+def error(code, field, tag, address=0):
+    return 1 | code << 1 | field << 9 | tag << 17 | address << 33
 
 
 def counters(dut):
@@ -248,7 +250,7 @@ async def fetch_error_counts_only_when_its_command_is_reached(dut, kind):
     assert await report(dut) == (OK, 5, 0, 0)
     memory.errors[PROGRAM // 64 + 1] = kind[0]
     await launch(dut)
-    assert await report(dut) == (kind[1], 0, 0, 0)
+    assert await report(dut, address=PROGRAM + 64) == (kind[1], 0, 0, 0)
     assert len(units.taken[5]) == 2
     for task in tasks:
         task.cancel()
@@ -265,8 +267,7 @@ async def first_error_of_a_unit_clears_all_and_waits_for_transfers(dut):
     set_unit(dut, 6, error=error(POISON, 1, 1))
     set_unit(dut, 2, error=error(BAD_FIELD, 14, 0x1234))
     await ClockCycles(dut.clk, 300)
-    assert not dut.report__valid.value and dut.forget.value
-    assert not dut.launch__ready.value and not dut.idle.value
+    assert not dut.report__valid.value and dut.forget.value and not dut.idle.value
     taken = len(units.taken[5])
     set_unit(dut, 2, error=0)
     set_unit(dut, 6, error=0)
@@ -282,19 +283,28 @@ async def first_error_of_a_unit_clears_all_and_waits_for_transfers(dut):
 
 @cocotb.test()
 async def transfer_that_never_ends_delays_the_report_by_the_watchdog(dut):
-    """The report comes, but no new program is taken before the transfer has ended."""
+    """The report comes; the next program does not start before the transfer has ended.
+
+    If that takes too long, it is reported as well, and forgotten.
+    """
     rng, memory, units, tasks = await start(dut, 9)
     load(memory, [command(0x30)] * 40)
     await launch(dut, watchdog=200)
     dut.outstanding.value = 1
     await ClockCycles(dut.clk, 20)
-    set_unit(dut, 0, error=error(BAD_ADDRESS, 4, 1))
-    assert await report(dut, patience=400) == (BAD_ADDRESS, 1, 1, 4)
+    set_unit(dut, 0, error=error(BAD_ADDRESS, 4, 1, 0xABCDEF012340))
+    assert await report(dut, patience=400, address=0xABCDEF012340) == (BAD_ADDRESS, 1, 1, 4)
+    taken = len(units.taken[5])
+    await launch(dut)
     await ClockCycles(dut.clk, 100)
-    assert not dut.launch__ready.value
+    assert not dut.report__valid.value and not dut.idle.value
+    assert await report(dut, patience=400) == (WATCHDOG, 0, 0, 255)
+    await ClockCycles(dut.clk, 300)
+    assert not dut.report__valid.value and taken == len(units.taken[5])
     dut.outstanding.value = 0
-    await ClockCycles(dut.clk, 60)
-    assert dut.launch__ready.value
+    load(memory, [command(END, tag=2)])
+    await launch(dut)
+    assert await report(dut) == (OK, 2, 0, 0)
     for task in tasks:
         task.cancel()
 
@@ -366,6 +376,161 @@ async def fused_command_is_given_to_both_units_once(dut):
     assert units.taken[3] == units.taken[4] == [command(0x21, tag=1), command(0x21, tag=2)]
     await ReadOnly()
     await RisingEdge(dut.clk)
+    for task in tasks:
+        task.cancel()
+
+
+async def pulse(dut, pin):
+    pin.value = 1
+    await RisingEdge(dut.clk)
+    pin.value = 0
+
+
+SECOND = 0x9000     # place of another program
+
+
+@cocotb.test()
+@cocotb.parametrize(early=[0, 1])
+async def next_program_starts_2_cycles_after_the_report(dut, early):
+    """Its lines are fetched while the first one runs; nothing of it is executed before."""
+    rng, memory, units, tasks = await start(dut, 14, rate=1.1)
+    memory.latency, memory.rate = (5, 5), 1.1
+    units.closed, dut.go.value = {5}, 0
+    load(memory, [command(0x30, tag=1), command(END)])
+    load(memory, [command(0x11, tag=2), *[command(0x10, tag=n) for n in range(20)], command(END)],
+         SECOND)
+    await launch(dut)
+    await pulse(dut, dut.go)
+    await ClockCycles(dut.clk, 30)
+    await launch(dut, address=SECOND)
+    await ClockCycles(dut.clk, 40)
+    assert sum(a >= SECOND for a, _, _ in memory.requests) == 8 and not dut.launch__ready.value
+    if early:
+        await pulse(dut, dut.go)
+        await ClockCycles(dut.clk, 40)
+    assert not units.taken[1] and units.launches == 1
+    units.closed = set()
+    dut.report__ready.value = 1
+    while not dut.report__valid.value:
+        await RisingEdge(dut.clk)
+    if not early:
+        await pulse(dut, dut.go)
+    since = units.now
+    while not units.taken[1]:
+        await RisingEdge(dut.clk)
+    assert units.log[-1][0] - since <= 4, "idle, decoded, handed out"
+    dut.report__ready.value = 0
+    assert await report(dut) == (OK, 0, 0, 0)
+    assert len(units.taken[0]) == 20 and units.launches == 2
+    for task in tasks:
+        task.cancel()
+
+
+@cocotb.test()
+async def program_without_go_waits_and_may_be_forgotten(dut):
+    """Dropped while its lines are under way; the next one is another, and whole."""
+    rng, memory, units, tasks = await start(dut, 15)
+    memory.latency = (10, 60)
+    dut.go.value = 0
+    load(memory, [command(0x30, tag=1)] * 12)
+    load(memory, [*[command(0x11, tag=n) for n in range(12)], command(END, tag=9)], SECOND)
+    for number, wait in enumerate((0, 1, 2, 5, 20, 70, 200), start=1):
+        await launch(dut)
+        await ClockCycles(dut.clk, wait)
+        assert not units.taken[5] and not dut.report__valid.value
+        assert wait < 200 or dut.idle.value
+        await pulse(dut, dut.drop)
+        await launch(dut, address=SECOND)
+        await pulse(dut, dut.go)
+        assert await report(dut) == (OK, 9, 0, 0)
+        assert units.taken[1][-12:] == [command(0x11, tag=n) for n in range(12)]
+        assert len(units.taken[1]) == 12 * number and not units.taken[5]
+    for task in tasks:
+        task.cancel()
+
+
+@cocotb.test()
+async def abort_ends_what_runs_or_may_start_and_not_what_waits(dut):
+    rng, memory, units, tasks = await start(dut, 16)
+    units.closed, dut.go.value = {5}, 0
+    load(memory, [command(0x30, tag=1)] * 8)
+    load(memory, [command(0x11, tag=2), command(END, tag=3)], SECOND)
+    await launch(dut)
+    await pulse(dut, dut.go)
+    await ClockCycles(dut.clk, 60)
+    await launch(dut, address=SECOND)
+    await ClockCycles(dut.clk, 2)
+    dut.outstanding.value = 1
+    await pulse(dut, dut.abort)
+    dut.outstanding.value = 0
+    assert (await report(dut))[0] == ABORTED
+    await ClockCycles(dut.clk, 100)
+    assert not units.taken[1] and not dut.report__valid.value
+    await pulse(dut, dut.go)
+    assert await report(dut) == (OK, 3, 0, 0)
+    await launch(dut)
+    await pulse(dut, dut.go)
+    await ClockCycles(dut.clk, 60)
+    await launch(dut, address=SECOND)
+    await ClockCycles(dut.clk, 2)
+    dut.outstanding.value = 1           # the first one ends, but the second cannot start yet
+    set_unit(dut, 5, error=error(BAD_FIELD, 6, 1))
+    await ClockCycles(dut.clk, 5)
+    memory.now += 1000
+    dut.outstanding.value = 0
+    while not dut.report__valid.value:
+        await RisingEdge(dut.clk)
+    dut.outstanding.value = 1
+    assert (await report(dut))[0] == BAD_FIELD
+    await pulse(dut, dut.go)
+    await ClockCycles(dut.clk, 20)
+    await pulse(dut, dut.abort)
+    await ClockCycles(dut.clk, 20)
+    assert not dut.report__valid.value
+    dut.outstanding.value = 0
+    assert await report(dut) == (ABORTED, 2, 0, 0)      # the command that it stood at
+    assert len(units.taken[1]) == 1
+    await launch(dut, address=SECOND)   # the abort was for one program
+    await pulse(dut, dut.go)
+    assert await report(dut) == (OK, 3, 0, 0)
+    for task in tasks:
+        task.cancel()
+
+
+@cocotb.test()
+@cocotb.parametrize(seed=[17, 18])
+async def programs_follow_each_other_whole(dut, seed):
+    """Programs of any length, launched while others run, let go or dropped at any time."""
+    rng, memory, units, tasks = await start(dut, seed)
+    dut.go.value = 0
+    waiting, free, expected, tags = [], list(range(4)), [], []
+
+    async def feed():
+        for number in range(60):
+            while not free:
+                await RisingEdge(dut.clk)
+            place = free.pop(0)
+            body = [command(0x30, number, tag=n) for n in range(rng.randint(0, 20))]
+            load(memory, [*body, command(END, tag=number)], PROGRAM + 0x1000 * place)
+            await launch(dut, address=PROGRAM + 0x1000 * place)
+            await ClockCycles(dut.clk, rng.choice([1, 1, 2, 10, 60]))
+            if rng.random() < 0.25:
+                await pulse(dut, dut.drop)
+                free.append(place)
+            else:
+                waiting.append((number, place))
+                expected.extend(body)
+                await pulse(dut, dut.go)
+        tags.append(None)
+
+    cocotb.start_soon(feed())
+    while not tags or waiting:
+        await RisingEdge(dut.clk)
+        if dut.report__valid.value:
+            number, place = waiting.pop(0)
+            assert await report(dut, delay=rng.choice([0, 1, 9])) == (OK, number, 0, 0)
+            free.append(place)
+    assert units.taken[5] == expected
     for task in tasks:
         task.cancel()
 
