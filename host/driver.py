@@ -10,15 +10,19 @@ from host.program import table
 from host.tensor import Tensor
 
 STREAMS = 4
+EVENTS = 16
 RING_LOG2 = 6
 COMPLETION = 32     # bytes of a completion entry
 DEFAULT_TIMEOUT = 20_000_000    # cycles; this project's choice
 
 
 class DeviceError(RuntimeError):
-    """A submission ended with an error; the message is one sentence."""
+    """A submission ended with an error; the message is one sentence.
 
-    def __init__(self, completion, what):
+    ``note`` is a template of what more to say, with the fields of the completion.
+    """
+
+    def __init__(self, completion, what, note=""):
         self.completion = completion
         c = completion
         where = f"die {c.die}"
@@ -27,6 +31,8 @@ class DeviceError(RuntimeError):
         where += f", command {c.command}, field {c.field}"
         if c.code in (Code.BAD_ADDRESS, Code.POISON):
             where += f", address {c.address:#x}"
+        if note:
+            where += ", " + note.format(c)
         super().__init__(f"{what} ended with {Code(c.code).name} ({where})")
 
 
@@ -38,7 +44,8 @@ class DeviceTimeout(RuntimeError):
 class Completion:
     """A completion entry, decoded (see docs/programming-model.md).
 
-    ``address``: of the access that failed, with ``BAD_ADDRESS`` and ``POISON``.
+    ``address``: of the access that failed, with ``BAD_ADDRESS`` and ``POISON``. ``value``: what an
+    event has counted.
     """
 
     tag: int
@@ -51,12 +58,13 @@ class Completion:
     failed: int
     cycles: int
     address: int = 0
+    value: int = 0
 
     @classmethod
     def decode(cls, words):
-        a, b, c, d, low, high, *_ = (int(w) for w in words)
+        a, b, c, d, low, high, value, _ = (int(w) for w in words)
         return cls(a & 0xffff, a >> 16 & 0xff, b & 0xffff, b >> 16 & 15, b >> 20 & 0xff, b >> 28,
-                   c & 0xff, c >> 16, d, low | high << 32)
+                   c & 0xff, c >> 16, d, low | high << 32, value)
 
 
 @dataclass
@@ -66,6 +74,7 @@ class Event:
     device: "Device"
     what: str
     stream: int
+    note: str = ""
     completion: Completion | None = None
     finish: list = field(default_factory=list)
 
@@ -77,8 +86,21 @@ class Event:
         """Run the package until this is done; :exc:`DeviceError` if it failed."""
         self.device.run_until(lambda: self.done, timeout)
         if self.completion.code != Code.OK:
-            raise DeviceError(self.completion, self.what)
+            raise DeviceError(self.completion, self.what, self.note)
         return self.completion
+
+
+@dataclass
+class StreamEvent:
+    """Points of a stream that other streams wait for, without the host: see :meth:`Device.record`.
+
+    ``stream`` records it; ``records`` counts the records submitted, as the package will.
+    """
+
+    number: int
+    records: int
+    stream: int | None = None
+    last: Event | None = None
 
 
 class Heap:
@@ -136,6 +158,7 @@ class Device:
         self.pending, self.tail, self.seen, self.tag = {}, 0, 0, 0
         self.order = deque()
         self.batching = False
+        self.records, self.free_events = [0] * EVENTS, list(range(EVENTS))
         for name, value in (("submission_base_lo", self.ring), ("submission_base_hi", 0),
                             ("submission_size", RING_LOG2),
                             ("completion_base_lo", self.completions), ("completion_base_hi", 0),
@@ -255,6 +278,49 @@ class Device:
                              w3=base >> 32, w8=die | mask << 16, w9=watchdog)
         event.finish.append(lambda: self.free(base))
         return event
+
+    def event(self):
+        """A :class:`StreamEvent`, to be recorded by one stream; one of 16."""
+        if not self.free_events:
+            raise RuntimeError(f"All {EVENTS} events are in use: release one")
+        number = self.free_events.pop(0)
+        return StreamEvent(number, self.records[number])
+
+    def release_event(self, event):
+        """Give an event back; :exc:`ValueError` if its last record is not done."""
+        if event.last is not None and not event.last.done:
+            raise ValueError(f"Event {event.number} must be reached before it is released")
+        self.free_events.append(event.number)
+
+    def record(self, event, stream=0):
+        """Mark the present end of a stream: reached when all before it there has ended.
+
+        :exc:`ValueError` if another stream recorded the event before. Returns an :class:`Event`.
+        """
+        if event.stream not in (None, stream):
+            raise ValueError(f"Event {event.number} is recorded by stream {event.stream}: "
+                             f"stream {stream} must have another")
+        done = self._submit(Submission.EVENT_RECORD, f"Record of event {event.number}", stream,
+                            w8=event.number)
+        event.stream, event.last = stream, done
+        event.records = self.records[event.number] = event.records + 1 & 0xffffffff
+        return done
+
+    def wait(self, event, stream=0, *, watchdog=0):
+        """What the stream is given from now on waits for the last record of the event.
+
+        It ends with ``WATCHDOG`` after ``watchdog`` cycles (0: 2^24); what follows runs then, as
+        after any error. :exc:`ValueError` if the event was never recorded: nothing would end the
+        wait. Returns an :class:`Event`.
+        """
+        if event.stream is None:
+            raise ValueError(f"Event {event.number} must be recorded before a stream waits for it")
+        what = (f"Wait of stream {stream} for record {event.records} of event {event.number} by "
+                f"stream {event.stream}")
+        done = self._submit(Submission.EVENT_WAIT, what, stream, w7=event.records, w8=event.number,
+                            w9=watchdog)
+        done.note = "{0.value} records were there"
+        return done
 
     def _submit(self, opcode, what, stream, **words):
         if not 0 <= stream < STREAMS:

@@ -52,6 +52,7 @@ class FakePackage:
         self.device_memory = Memory(self.configuration)
         self.registers = {}
         self.cycle, self.head, self.done, self.lines = 0, 0, 0, lines
+        self.events = [0] * 16
 
     def preload(self, die, offset, data):
         flat = np.ascontiguousarray(data).reshape(-1)
@@ -72,13 +73,20 @@ class FakePackage:
             self.head = (self.head + 1) % entries
 
     def _execute(self, w):
-        code, number, at = Code.OK, 0, 0
+        code, number, at, value = Code.OK, 0, 0, 0
         try:
             if w[0] & 255 == Submission.COPY_IN:
                 self.device_memory.write(w[4] | w[5] << 32, self.host_memory[w[2]:w[2] + w[6]])
             elif w[0] & 255 == Submission.COPY_OUT:
                 self.host_memory[w[2]:w[2] + w[6]] = self.device_memory.read(w[4] | w[5] << 32,
                                                                             w[6])
+            elif w[0] & 255 == Submission.EVENT_RECORD:
+                self.events[w[8]] += 1
+                value = self.events[w[8]]
+            elif w[0] & 255 == Submission.EVENT_WAIT:       # in order: it has come or never comes
+                value = self.events[w[8]]
+                if value < w[7]:
+                    raise Refused(Code.WATCHDOG, w[8], "An event that nobody records")
             else:
                 self._launch(w)
         except Refused as error:
@@ -86,7 +94,8 @@ class FakePackage:
         base = self.registers["completion_base_lo"]
         entries = 1 << self.registers["completion_size"]
         entry = np.array([w[0] >> 16 | code << 16 | ((self.done // entries + 1) & 1) << 24,
-                          number << 20, 0, 1, at & 0xffffffff, at >> 32, 0, 0], "<u4")
+                          number << 20, 0, 1, at & 0xffffffff, at >> 32, value, 0],
+                         "<u4")
         place = base + 32 * (self.done % entries)
         self.host_memory[place:place + 32] = entry.view(np.uint8)
         self.done += 1

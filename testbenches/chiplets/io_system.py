@@ -222,7 +222,7 @@ class Host:
                 "command": words[1] & 0xFFFF, "unit": words[1] >> 16 & 15,
                 "field": words[1] >> 20 & 0xFF, "die": words[1] >> 28, "pe": words[2] & 0xFF,
                 "mask": words[2] >> 16, "cycles": words[3],
-                "address": words[4] | words[5] << 32}
+                "address": words[4] | words[5] << 32, "value": words[6]}
 
     async def collect(self, count, *, cycles=6000, release=True):
         """The next ``count`` completions, in order."""

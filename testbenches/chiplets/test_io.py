@@ -95,10 +95,11 @@ async def launches_reach_their_die_and_report(dut):
                       entry(LAUNCH, 8, stream=2, host=64, die=1, mask=0x8001, watchdog=99))
     first, second = await host.collect(2)
     assert first | {"cycles": 0} == {"tag": 7, "code": OK, "command": 0, "unit": 0, "field": 0,
-                                     "die": 0, "pe": 0, "mask": 0, "cycles": 0, "address": 0}
+                                     "die": 0, "pe": 0, "mask": 0, "cycles": 0, "address": 0,
+                                     "value": 0}
     assert second | {"cycles": 0} == {"tag": 8, "code": 3, "command": 0xBEEF, "unit": 4,
                                       "field": 9, "die": 1, "pe": 5, "mask": 0x120, "cycles": 0,
-                                      "address": 0x2345_6789_ABC0}
+                                      "address": 0x2345_6789_ABC0, "value": 0}
     (launch,), (other,) = dies[0].launches, dies[1].launches
     assert (launch["table"], launch["pe_mask"], launch["watchdog"]) == (table, 0xFFFF, 65536)
     assert (other["table"], other["pe_mask"], other["watchdog"]) == (64, 0x8001, 99)
