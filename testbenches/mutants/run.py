@@ -14,8 +14,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from testbenches.mutants.attention import MUTANTS
+from testbenches.mutants import attention, control
 
+MUTANTS = (*attention.MUTANTS, *control.MUTANTS)
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("rtl", "chiplets", "cosim", "host", "testbenches")
 LIMIT_SECONDS = 1800
