@@ -33,7 +33,7 @@ def states_layout(*, tiles):
     each.
     """
     return data.StructLayout({"sram": tiles, "hbm": tiles, "request": 1, "response": 1,
-                              "packets": 12})
+                              "packets": 24})
 
 
 class ComputeBase(wiring.Component):
@@ -126,7 +126,8 @@ class ComputeBase(wiring.Component):
             connect(m, control.launches[i], port.launch)
             connect(m, port.report, control.reports[i])
             m.d.comb += [control.arrive[i].eq(port.arrive), control.idle[i].eq(port.idle),
-                         port.proceed.eq(control.proceed[i]), port.abort.eq(control.abort[i])]
+                         port.proceed.eq(control.proceed[i]), port.abort.eq(control.abort[i]),
+                         port.go.eq(control.go[i]), port.drop.eq(control.drop[i])]
         requester("control", control.request, control.response)
         target("control", control.access, control.access_response)
         requester("bridge", bridge.request, bridge.response)

@@ -11,22 +11,31 @@ from host.program import table
 from host.tensor import Tensor
 
 STREAMS = 4
+EVENTS = 16
 RING_LOG2 = 6
 CHANNEL_BYTES = 16      # of an HBM pseudo-channel, a clock of its commands
+COMPLETION = 32     # bytes of a completion entry
 DEFAULT_TIMEOUT = 20_000_000    # cycles; this project's choice
 
 
 class DeviceError(RuntimeError):
-    """A submission ended with an error; the message is one sentence."""
+    """A submission ended with an error; the message is one sentence.
 
-    def __init__(self, completion, what):
+    ``note`` is a template of what more to say, with the fields of the completion.
+    """
+
+    def __init__(self, completion, what, note=""):
         self.completion = completion
         c = completion
         where = f"die {c.die}"
         if c.failed:
             where += f", PE {c.pe}, unit {Unit(c.unit).name}"
-        super().__init__(f"{what} ended with {Code(c.code).name} ({where}, command {c.command}, "
-                         f"field {c.field})")
+        where += f", command {c.command}, field {c.field}"
+        if c.code in (Code.BAD_ADDRESS, Code.POISON):
+            where += f", address {c.address:#x}"
+        if note:
+            where += ", " + note.format(c)
+        super().__init__(f"{what} ended with {Code(c.code).name} ({where})")
 
 
 class DeviceTimeout(RuntimeError):
@@ -35,7 +44,11 @@ class DeviceTimeout(RuntimeError):
 
 @dataclass(frozen=True)
 class Completion:
-    """A completion entry, decoded (see docs/programming-model.md)."""
+    """A completion entry, decoded (see docs/programming-model.md).
+
+    ``address``: of the access that failed, with ``BAD_ADDRESS`` and ``POISON``. ``value``: what an
+    event has counted.
+    """
 
     tag: int
     code: int
@@ -46,12 +59,14 @@ class Completion:
     pe: int
     failed: int
     cycles: int
+    address: int = 0
+    value: int = 0
 
     @classmethod
     def decode(cls, words):
-        a, b, c, d = (int(w) for w in words)
+        a, b, c, d, low, high, value, _ = (int(w) for w in words)
         return cls(a & 0xffff, a >> 16 & 0xff, b & 0xffff, b >> 16 & 15, b >> 20 & 0xff, b >> 28,
-                   c & 0xff, c >> 16, d)
+                   c & 0xff, c >> 16, d, low | high << 32, value)
 
 
 @dataclass
@@ -61,6 +76,7 @@ class Event:
     device: "Device"
     what: str
     stream: int
+    note: str = ""
     completion: Completion | None = None
     finish: list = field(default_factory=list)
 
@@ -72,8 +88,21 @@ class Event:
         """Run the package until this is done; :exc:`DeviceError` if it failed."""
         self.device.run_until(lambda: self.done, timeout)
         if self.completion.code != Code.OK:
-            raise DeviceError(self.completion, self.what)
+            raise DeviceError(self.completion, self.what, self.note)
         return self.completion
+
+
+@dataclass
+class StreamEvent:
+    """Points of a stream that other streams wait for, without the host: see :meth:`Device.record`.
+
+    ``stream`` records it; ``records`` counts the records submitted, as the package will.
+    """
+
+    number: int
+    records: int
+    stream: int | None = None
+    last: Event | None = None
 
 
 class Heap:
@@ -123,7 +152,7 @@ class Device:
         entries = 1 << RING_LOG2
         self.ring, self.host = 0, transport.host_memory
         self.completions = entries * LINE
-        base = ceil(self.completions + entries * 16, LINE)
+        base = ceil(self.completions + entries * COMPLETION, LINE)
         self.host_heap = Heap(base, len(self.host) - base)
         self.heaps = {(die, region): Heap(0, size) for die in range(self.configuration.dies)
                       for region, size in ((Region.SRAM, self.configuration.sram_bytes),
@@ -131,6 +160,7 @@ class Device:
         self.pending, self.tail, self.seen, self.tag = {}, 0, 0, 0
         self.order = deque()
         self.batching = False
+        self.records, self.free_events = [0] * EVENTS, list(range(EVENTS))
         for name, value in (("submission_base_lo", self.ring), ("submission_base_hi", 0),
                             ("submission_size", RING_LOG2),
                             ("completion_base_lo", self.completions), ("completion_base_hi", 0),
@@ -258,6 +288,49 @@ class Device:
         event.finish.append(lambda: self.free(base))
         return event
 
+    def event(self):
+        """A :class:`StreamEvent`, to be recorded by one stream; one of 16."""
+        if not self.free_events:
+            raise RuntimeError(f"All {EVENTS} events are in use: release one")
+        number = self.free_events.pop(0)
+        return StreamEvent(number, self.records[number])
+
+    def release_event(self, event):
+        """Give an event back; :exc:`ValueError` if its last record is not done."""
+        if event.last is not None and not event.last.done:
+            raise ValueError(f"Event {event.number} must be reached before it is released")
+        self.free_events.append(event.number)
+
+    def record(self, event, stream=0):
+        """Mark the present end of a stream: reached when all before it there has ended.
+
+        :exc:`ValueError` if another stream recorded the event before. Returns an :class:`Event`.
+        """
+        if event.stream not in (None, stream):
+            raise ValueError(f"Event {event.number} is recorded by stream {event.stream}: "
+                             f"stream {stream} must have another")
+        done = self._submit(Submission.EVENT_RECORD, f"Record of event {event.number}", stream,
+                            w8=event.number)
+        event.stream, event.last = stream, done
+        event.records = self.records[event.number] = event.records + 1 & 0xffffffff
+        return done
+
+    def wait(self, event, stream=0, *, watchdog=0):
+        """What the stream is given from now on waits for the last record of the event.
+
+        It ends with ``WATCHDOG`` after ``watchdog`` cycles (0: 2^24); what follows runs then, as
+        after any error. :exc:`ValueError` if the event was never recorded: nothing would end the
+        wait. Returns an :class:`Event`.
+        """
+        if event.stream is None:
+            raise ValueError(f"Event {event.number} must be recorded before a stream waits for it")
+        what = (f"Wait of stream {stream} for record {event.records} of event {event.number} by "
+                f"stream {event.stream}")
+        done = self._submit(Submission.EVENT_WAIT, what, stream, w7=event.records, w8=event.number,
+                            w9=watchdog)
+        done.note = "{0.value} records were there"
+        return done
+
     def _submit(self, opcode, what, stream, **words):
         if not 0 <= stream < STREAMS:
             raise ValueError(f"Stream must be 0 to {STREAMS - 1}, not {stream}")
@@ -310,8 +383,8 @@ class Device:
         entries, taken = 1 << RING_LOG2, False
         while self.order:
             index, phase = self.seen % entries, (self.seen // entries + 1) & 1
-            at = self.completions + 16 * index
-            words = self.host[at:at + 16].view("<u4")
+            at = self.completions + COMPLETION * index
+            words = self.host[at:at + COMPLETION].view("<u4")
             if int(words[0]) >> 24 & 1 != phase:
                 break
             completion = Completion.decode(words)

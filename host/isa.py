@@ -32,6 +32,8 @@ class Submission(enum.IntEnum):
     COPY_OUT = 2
     LAUNCH = 3
     NOP = 4
+    EVENT_RECORD = 5
+    EVENT_WAIT = 6
 
 
 class Code(enum.IntEnum):

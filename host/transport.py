@@ -19,6 +19,7 @@ HBM_ACCESS = 32     # bytes that a command of a pseudo-channel moves
 
 yardstick = yardstick_model.cycles_per_second
 PackageError = EngineError
+IDLE, BUSY = 0, 1       # states of a unit
 UNIT_NAMES = ("CP", "DMA in", "DMA out", "A loader", "DPE", "RE", "SIMD", "layout", "softmax")
 
 
@@ -115,6 +116,25 @@ class CosimTransport:
             first = int(cycles[0]) if first is None else min(first, int(cycles[0]))
             last = max(last, int(cycles[-1]))
         return Timeline(lanes, first or 0, last)
+
+    def programs(self, die):
+        """What each PE of a die ran so far: [PE][program] (first command, end); needs a recording.
+
+        The cycle of the first command executed, and of the last in which the program ran.
+        """
+        lanes = []
+        for name, _, unit, cycles, states in self._changes():
+            if name != f"compute{die}" or unit != Unit.COMMAND_PROCESSOR:
+                continue
+            found, first = [], None
+            for cycle, state in zip(cycles.tolist(), states.tolist(), strict=True):
+                if state == BUSY and first is None:
+                    first = cycle
+                elif state == IDLE and first is not None:
+                    found.append((first, cycle - 1))
+                    first = None
+            lanes.append(found)
+        return lanes
 
     def dot_beats(self):
         """Beats of all dot-product engines in each cycle so far; needs a recording."""

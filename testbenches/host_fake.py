@@ -39,7 +39,9 @@ class Memory:
     def _window(self, at, count):
         part, offset = self.parts.get((at >> 44, at >> 40 & 15)), at & (1 << 40) - 1
         if part is None or offset + count > len(part):
-            raise Refused(Code.BAD_ADDRESS, 0, f"{at:#x} is outside memory")
+            error = Refused(Code.BAD_ADDRESS, 0, f"{at:#x} is outside memory")
+            error.address = at // LINE * LINE
+            raise error
         return part[offset:offset + count]
 
     def read(self, at, count):
@@ -84,6 +86,7 @@ class FakePackage:
         self.device_memory = Memory(self.configuration)
         self.registers = {}
         self.cycle, self.head, self.done, self.lines = 0, 0, 0, lines
+        self.events = [0] * 16
 
     def preload(self, die, offset, data):
         flat = np.ascontiguousarray(data).reshape(-1)
@@ -104,23 +107,31 @@ class FakePackage:
             self.head = (self.head + 1) % entries
 
     def _execute(self, w):
-        code, number = Code.OK, 0
+        code, number, at, value = Code.OK, 0, 0, 0
         try:
             if w[0] & 255 == Submission.COPY_IN:
                 self.device_memory.write(w[4] | w[5] << 32, self.host_memory[w[2]:w[2] + w[6]])
             elif w[0] & 255 == Submission.COPY_OUT:
                 self.host_memory[w[2]:w[2] + w[6]] = self.device_memory.read(w[4] | w[5] << 32,
                                                                             w[6])
+            elif w[0] & 255 == Submission.EVENT_RECORD:
+                self.events[w[8]] += 1
+                value = self.events[w[8]]
+            elif w[0] & 255 == Submission.EVENT_WAIT:       # in order: it has come or never comes
+                value = self.events[w[8]]
+                if value < w[7]:
+                    raise Refused(Code.WATCHDOG, w[8], "An event that nobody records")
             else:
                 self._launch(w)
         except Refused as error:
-            code, number = error.code, error.field
+            code, number, at = error.code, error.field, getattr(error, "address", 0)
         base = self.registers["completion_base_lo"]
         entries = 1 << self.registers["completion_size"]
         entry = np.array([w[0] >> 16 | code << 16 | ((self.done // entries + 1) & 1) << 24,
-                          number << 20, 0, 1], "<u4")
-        at = base + 16 * (self.done % entries)
-        self.host_memory[at:at + 16] = entry.view(np.uint8)
+                          number << 20, 0, 1, at & 0xffffffff, at >> 32, value, 0],
+                         "<u4")
+        place = base + 32 * (self.done % entries)
+        self.host_memory[place:place + 32] = entry.view(np.uint8)
         self.done += 1
 
     def _launch(self, w):

@@ -6,10 +6,11 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from rtl.common.arbiter import RoundRobin
 from rtl.common.clockgate import gated_domain
 from rtl.common.queue import Queue
-from rtl.control.context import ContextState, PacketContext
-from rtl.control.launcher import Launcher
+from rtl.control.context import MASK_FIELD, ContextState, PacketContext
+from rtl.control.launcher import TABLE_FIELD, Launcher
 from rtl.control.registers import RegisterLines
 from rtl.link import interfaces as link
+from rtl.link.interfaces import LAUNCH_STREAM_BITS
 from rtl.pe.interfaces import (
     LINE_BITS,
     LINE_BYTES,
@@ -45,15 +46,25 @@ def configuration_layout():
 class ControlBlock(wiring.Component):
     """Takes work packets, starts their PEs, serves their barriers, tells how they ended.
 
-    Up to ``contexts`` packets are under way, further ones wait outside. A packet starts when its
-    PEs are free of earlier packets: those that started, and those that came before it. It is
-    refused, with no effect on any PE, if its mask is empty or names a PE that the die does not have
-    (``BAD_FIELD``, field 8), if its table is not at a line (``BAD_FIELD``, field 2) or cannot be
-    read (``BAD_ADDRESS`` or ``POISON``, field 2), or if it needs a PE that was given up
-    (``WATCHDOG``, field 8). See :class:`rtl.control.context.PacketContext` for barriers and
+    Up to ``contexts`` packets are under way, further ones wait outside. Packets whose ids have the
+    same lower 2 bits are of one stream: each starts when the one before it has ended, however.
+    Packets of different streams that share a PE start in the order in which they came, but one that
+    waits for its stream lets others pass. A packet starts on all its PEs in the same cycle, when
+    each has ended what it ran.
+
+    A PE holds one program beside the one that it runs. A packet is given to its PEs ahead of its
+    start when each of them has that place free and, if it waits for its stream, all of them run the
+    packets that it waits for. ``go`` then follows 3 cycles after the last report that the packet
+    waits for, or 4 if that is of its stream.
+
+    A packet is refused, with no effect on any PE, if its mask is empty or names a PE that the die
+    does not have (``BAD_FIELD``, field 8), if its table is not at a line (``BAD_FIELD``, field 2)
+    or cannot be read (``BAD_ADDRESS`` or ``POISON``, field 2), or if it needs a PE that was given
+    up (``WATCHDOG``, field 8). See :class:`rtl.control.context.PacketContext` for barriers and
     time-outs. The configuration can be written while no packet is here, and only with rows that
     there are; else the write is answered with an error. The clock of all but a counter of time
-    stops while no packet is there, and while all packets only run. Source: this project's choice.
+    stops while no packet is there, and while packets only run or wait. Source: this project's
+    choice.
 
     Parameters
     ----------
@@ -82,8 +93,10 @@ class ControlBlock(wiring.Component):
         To the control registers (see docs/programming-model.md).
     launches, reports : Out(stream.Signature(launch_layout())).array(pes), In(...)
         To and from the PEs. All outputs to the PEs are functions of registers.
-    arrive, idle, proceed, abort : In(pes), In(pes), Out(pes), Out(pes)
+    arrive, idle : In(pes)
         As in :class:`rtl.pe.interfaces.PePort`, a bit for each PE.
+    go, drop, proceed, abort : Out(pes)
+        As well.
     identity : In(identity_layout())
         Constant; shown in the registers.
     counters : In(data.ArrayLayout(32, 16))
@@ -100,7 +113,7 @@ class ControlBlock(wiring.Component):
         The registers take the coming edge of the clock.
     """
 
-    def __init__(self, *, pes, rows=1, contexts=4, patience_log2=6, peers=0):
+    def __init__(self, *, pes, rows=1, contexts=8, patience_log2=6, peers=0):
         if not isinstance(pes, int) or not 1 <= pes <= 16:
             raise ValueError(f"PEs must be an integer in 1 to 16, not {pes!r}")
         if not isinstance(contexts, int) or not 1 <= contexts <= 8:
@@ -119,7 +132,8 @@ class ControlBlock(wiring.Component):
             "access_response": Out(stream.Signature(response_layout())),
             "launches": Out(stream.Signature(launch_layout())).array(pes),
             "reports": In(stream.Signature(report_layout())).array(pes),
-            "arrive": In(pes), "idle": In(pes), "proceed": Out(pes), "abort": Out(pes),
+            "arrive": In(pes), "idle": In(pes), "go": Out(pes), "drop": Out(pes),
+            "proceed": Out(pes), "abort": Out(pes),
             "identity": In(identity_layout()), "counters": In(data.ArrayLayout(32, 16)),
             "link_counters": In(LINE_BITS), "peer_counters": In(LINE_BITS).array(peers),
             "configuration": Out(configuration_layout()),
@@ -134,14 +148,17 @@ class ControlBlock(wiring.Component):
         contexts = [PacketContext(pes=self.pes, patience_log2=self.patience_log2)
                     for _ in range(self.contexts)]
         lost, sent = Signal(self.pes), Signal(self.pes)     # PEs given up; aborts that were sent
-        self._admit(m, contexts, launcher, lost)
+        stop = self._any(context.stop for context in contexts)
+        blocked = self._admit(m, contexts, launcher, lost)
+        self._go(m, contexts, launcher, blocked, held=stop | self.abort | lost)
         reports = self._report(m, contexts)
         self._complete(m, contexts)
         self._registers(m, contexts, lost)
         m.d.comb += self.awake.eq(Cat(
             self.packets.valid, self.aborts.valid, self.access.valid, self.access_response.valid,
             self.arrive, reports, (context.active for context in contexts), launcher.active,
-            self.abort, sent).any())
+            launcher.eligible, (context.go for context in contexts), self.go, self.abort,
+            sent).any())
 
         for i, context in enumerate(contexts):
             m.submodules[f"context{i}"] = context
@@ -149,6 +166,7 @@ class ControlBlock(wiring.Component):
                          context.start.eq(launcher.start[i]), context.arrived.eq(self.arrive),
                          context.started.eq(launcher.started[i]), context.now.eq(now),
                          context.fail.eq(launcher.fail[i]),
+                         context.gone.eq((context.pending.pe_mask & lost).any()),
                          context.abort.eq(self.aborts.valid
                                           & (self.aborts.payload.id == context.pending.id)),
                          self.states[3 * i:3 * i + 3].eq(context.state)]
@@ -156,12 +174,10 @@ class ControlBlock(wiring.Component):
         connect(m, flipped(self.response), launcher.response)
         for i in range(self.pes):
             connect(m, launcher.launches[i], flipped(self.launches[i]))
-        stop = self._any(context.stop for context in contexts)
-        m.d.comb += [self.aborts.ready.eq(1),
-                     self.proceed.eq(self._any(context.proceed for context in contexts))]
-        # An abort may not overtake the launch that it ends.
-        m.d.sync += [self.abort.eq(stop & ~sent & ~launcher.launching),
-                     sent.eq((sent | ~launcher.launching) & stop),
+        m.d.comb += [self.aborts.ready.eq(1), launcher.lost.eq(lost),
+                     self.proceed.eq(self._any(context.proceed for context in contexts)),
+                     self.drop.eq(self._any(context.drop for context in contexts))]
+        m.d.sync += [self.abort.eq(stop & ~sent), sent.eq(stop),
                      lost.eq(lost | self._any(context.lost for context in contexts))]
         return top
 
@@ -173,34 +189,68 @@ class ControlBlock(wiring.Component):
         return total
 
     def _admit(self, m, contexts, launcher, lost):
-        """A packet goes to a free context, and is eligible when nothing before it is in its way."""
+        """A packet goes to a free context, and to its PEs when nothing before it is in its way.
+
+        Gives which packets wait for another of their stream.
+        """
         packet, count = self.packets.payload, len(contexts)
+        states = [context.state for context in contexts]
         free = Cat(context.packet.ready for context in contexts)
-        waiting = Cat(context.state == ContextState.WAIT for context in contexts)
+        waiting = Cat(state == ContextState.WAIT for state in states)
+        runs = Cat(state == ContextState.RUN for state in states)
+        live = ~free & ~Cat(state == ContextState.COMPLETE for state in states)
         masks = [context.pending.pe_mask for context in contexts]
-        busy = self._any(
-            Mux((context.state == ContextState.LAUNCH) | (context.state == ContextState.RUN),
-                mask, 0) for context, mask in zip(contexts, masks, strict=True))
+        given = self._any(
+            Mux((state == ContextState.LAUNCH) | (state == ContextState.READY), mask, 0)
+            for state, mask in zip(states, masks, strict=True))
+        kin = Cat(context.pending.id[:LAUNCH_STREAM_BITS] == packet.id[:LAUNCH_STREAM_BITS]
+                  for context in contexts)
         outside = packet.pe_mask[self.pes:].any() | (packet.pe_mask == 0)
         misplaced = packet.table % LINE_BYTES != 0
         gone = (packet.pe_mask & lost).any()
         m.d.comb += self.packets.ready.eq(free.any())
+        before, blocked, candidates = [], Signal(count), Signal(count)
         for i, context in enumerate(contexts):
-            older = Signal(count, name=f"older{i}")
+            older, follows = Signal(count, name=f"older{i}"), Signal(count, name=f"follows{i}")
             here = self.packets.valid & free[i] & ~free[:i].any()
-            before = self._any(Mux(older[j] & waiting[j], masks[j], 0) for j in range(count))
+            awaited = self._any(Mux(follows[j], contexts[j].running, 0) for j in range(count))
+            before.append(self._any(
+                Mux(older[j] & candidates[j], masks[j], 0) for j in range(count)))
             m.d.comb += [
                 context.packet.payload.eq(packet), context.packet.valid.eq(here),
                 context.refused.eq(outside | misplaced | gone),
-                launcher.eligible[i].eq(waiting[i] & ~(masks[i] & (busy | before)).any())]
+                blocked[i].eq((follows & live).any()),
+                # Its predecessor runs on all its PEs: it takes a place from nobody.
+                candidates[i].eq(waiting[i] & (~blocked[i] | (
+                    ((follows & live & ~runs) == 0) & ((masks[i] & ~awaited) == 0))))]
             with m.If(context.fail):
                 m.d.comb += context.refusal.eq(launcher.refusal)
             with m.Else():
                 m.d.comb += [
                     context.refusal.code.eq(Mux(outside | misplaced, ErrorCode.BAD_FIELD,
                                                 ErrorCode.WATCHDOG)),
-                    context.refusal.field.eq(Mux(outside | gone, 8, 2))]
-            m.d.sync += older.eq(Mux(here, waiting, older & waiting))
+                    context.refusal.field.eq(Mux(outside | gone, MASK_FIELD, TABLE_FIELD))]
+            m.d.sync += [older.eq(Mux(here, live, older & live)),
+                         follows.eq(Mux(here, live & kin, follows & live))]
+        for i, mask in enumerate(masks):
+            m.d.comb += launcher.eligible[i].eq(
+                candidates[i] & ~(mask & (given | before[i] | lost)).any())
+        return blocked
+
+    def _go(self, m, contexts, launcher, blocked, *, held):
+        """A packet that its PEs have taken runs when they and its stream are free.
+
+        ``held``: PEs that an abort may be on its way to, and those given up.
+        """
+        busy = self._any(context.running for context in contexts) | held
+        for i, context in enumerate(contexts):
+            mask = context.pending.pe_mask
+            m.d.comb += [
+                context.taken.eq(~(mask & launcher.launching).any()),
+                context.go.eq(context.ready & context.taken & ~blocked[i]
+                              & ~(mask & busy).any())]
+        m.d.sync += self.go.eq(self._any(
+            Mux(context.go, context.pending.pe_mask, 0) for context in contexts))
 
     def _report(self, m, contexts):
         """Reports are taken one at a time. Gives which stand at the inputs and in the queues."""

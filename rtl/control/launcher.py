@@ -1,4 +1,4 @@
-"""Reads program tables and starts the PEs of a work packet."""
+"""Reads program tables and gives the PEs of a work packet their programs."""
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -16,12 +16,14 @@ from rtl.pe.interfaces import (
     response_layout,
 )
 
+TABLE_FIELD = 2     # word of a submission entry that holds the address of the program table
+
 
 class Launcher(wiring.Component):
-    """Takes one work packet at a time: reads its program table, then starts its PEs in turn.
+    """Takes one work packet at a time: reads its program table, offers its PEs their programs.
 
     A packet takes ``pes + 2`` cycles and the time of the read. The program of PE ``p`` is at the
-    table's address + 64 x entry ``p``. If the table cannot be read, no PE is started.
+    table's address + 64 x entry ``p``. If the table cannot be read, no PE is given one.
 
     Parameters
     ----------
@@ -33,7 +35,7 @@ class Launcher(wiring.Component):
     Members
     -------
     eligible : In(contexts)
-        Packets whose PEs are free and whose turn it is.
+        Packets for which each of their PEs has a place, and whose turn it is.
     packets : In(data.ArrayLayout(launch_layout(), contexts))
         The packets.
     start, started, fail : Out(contexts)
@@ -46,6 +48,8 @@ class Launcher(wiring.Component):
         To the PEs; registers.
     launching : Out(pes)
         PEs that have not yet taken their launch.
+    lost : In(pes)
+        PEs that were given up: what they are offered is withdrawn.
     active : Out(1)
         A function of registers. While it is low, nothing changes until a packet is eligible.
     """
@@ -59,7 +63,7 @@ class Launcher(wiring.Component):
             "request": Out(stream.Signature(request_layout())),
             "response": In(stream.Signature(response_layout())),
             "launches": Out(stream.Signature(launch_layout())).array(pes), "launching": Out(pes),
-            "active": Out(1)})
+            "lost": In(pes), "active": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -73,8 +77,8 @@ class Launcher(wiring.Component):
         m.d.comb += [choice.requests.eq(self.eligible),
                      self.request.payload.address.eq(packet.table),
                      self.launching.eq(Cat(launch.valid for launch in self.launches))]
-        for launch in self.launches:
-            with m.If(launch.ready):
+        for launch, lost in zip(self.launches, self.lost, strict=True):
+            with m.If(launch.ready | lost):
                 m.d.sync += launch.valid.eq(0)
         with m.FSM() as fsm:
             with m.State("CHOOSE"):
@@ -95,14 +99,15 @@ class Launcher(wiring.Component):
                     m.d.sync += entries.eq(response.data)
                     m.next = "LAUNCH"
                     with m.If(response.error != AccessError.NONE):
-                        m.d.comb += [self.fail.eq(chosen), self.refusal.field.eq(2),
+                        m.d.comb += [self.fail.eq(chosen), self.refusal.field.eq(TABLE_FIELD),
+                                     self.refusal.address.eq(packet.table),
                                      self.refusal.code.eq(error_code(response.error))]
                         m.next = "CHOOSE"
             with m.State("LAUNCH"):
                 program = packet.table + entries[pe] * LINE_BYTES
                 with m.Switch(pe):
                     for i, launch in enumerate(self.launches):
-                        with m.Case(i), m.If(packet.pe_mask[i]):
+                        with m.Case(i), m.If(packet.pe_mask[i] & ~self.lost[i]):
                             m.d.sync += [
                                 launch.valid.eq(1), launch.payload.program.eq(program),
                                 launch.payload.watchdog.eq(

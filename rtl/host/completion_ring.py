@@ -7,9 +7,12 @@ from .axi import HOST_ADDRESS_BITS, beat_layout, burst_layout
 from .jobs import result_layout
 from .submission_ring import INDEX_BITS
 
+ENTRY_BYTES = 32
+LOW = (1 << ENTRY_BYTES) - 1    # strobe of the lower of two entries
+
 
 class CompletionRing(wiring.Component):
-    """Writes a 16-byte entry for each result; waits while the host has left no entry free.
+    """Writes a 32-byte entry for each result; waits while the host has left no entry free.
 
     The ring is full with one entry less than its size. ``wrote`` is high when the host's memory
     has answered, so that whoever sees it finds the entry. A doorbell past the ring's end, or past
@@ -58,18 +61,19 @@ class CompletionRing(wiring.Component):
             m.d.sync += self.head.eq(self.doorbell)
 
         full = following == self.head
-        result, words = self.i.payload, Signal(128)
+        result, words = self.i.payload, Signal(8 * ENTRY_BYTES)
         m.d.comb += words.eq(Cat(
             result.tag, result.code, phase, Const(0, 7),
             result.command_tag, result.unit, result.field, result.die,
-            result.failed_pe, Const(0, 8), result.failed_mask, result.cycles))
-        address = self.base + (next_ << 4)
+            result.failed_pe, Const(0, 8), result.failed_mask, result.cycles, result.address,
+            result.value))
+        address = self.base + (next_ << 5)
         m.d.comb += [
             self.writes.valid.eq(self.i.valid & ~full & ~beat_open),
             self.writes.payload.address.eq(Cat(Const(0, 6), address[6:])),
             self.beats.valid.eq(beat_open), self.beats.payload.last.eq(1),
-            self.beats.payload.data.eq(words.replicate(4)),
-            self.beats.payload.strobe.eq(Const(0xFFFF, 64) << (next_[:2] << 4)),
+            self.beats.payload.data.eq(words.replicate(2)),
+            self.beats.payload.strobe.eq(Mux(next_[0], LOW << ENTRY_BYTES, LOW)),
             self.i.ready.eq(beat_open & self.beats.ready),
             self.wrote.eq(self.written & ~self.written_error),
             self.failed.eq(self.written & self.written_error),

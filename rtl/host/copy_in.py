@@ -8,7 +8,7 @@ from rtl.link.interfaces import SlotKind, response_layout
 from rtl.pe.interfaces import LINE_BITS, AccessError, ErrorCode
 
 from .axi import Bursts, burst_layout
-from .jobs import copy_layout, done_layout, request_layout
+from .jobs import copy_layout, done_layout, line_of, request_layout, tell
 from .realigner import Realigner, lines_of
 
 
@@ -17,7 +17,7 @@ class CopyIn(wiring.Component):
 
     One copy at a time. Throughput is one line a cycle, if ``buffer_lines`` cover the latency of
     the host's memory and ``2**tag_bits`` writes the round trip to the die. After an error of
-    either side nothing more is written.
+    either side nothing more is written; ``done`` names the line of the first.
 
     Parameters
     ----------
@@ -63,7 +63,8 @@ class CopyIn(wiring.Component):
         m.submodules.buffer = buffer = SyncFIFOBuffered(width=LINE_BITS + 1,
                                                         depth=self.buffer_lines)
         job, line = Signal(copy_layout()), Signal(42)
-        code = Signal(ErrorCode)
+        outcome = Signal(done_layout())
+        source, bad_source, spoilt = Signal(58), Signal(58), Signal()   # lines of the host
         tag, busy = Signal(self.tag_bits), Signal(1 << self.tag_bits)
         outstanding, reserved = Signal(self.tag_bits + 1), Signal(range(self.buffer_lines + 1))
         die = job.device[-4:]
@@ -90,7 +91,8 @@ class CopyIn(wiring.Component):
             - (buffer.r_rdy & buffer.r_en))
 
         slot = self.request.payload.slot
-        drop = out.error | (code != ErrorCode.OK) | dead
+        ok = outcome.code == ErrorCode.OK
+        drop = out.error | ~ok | dead
         free = ~busy.bit_select(tag, 1)
         sent = self.request.valid & self.request.ready
         m.d.comb += [
@@ -110,19 +112,25 @@ class CopyIn(wiring.Component):
         with m.If(realigner.o.valid & realigner.o.ready):
             m.d.sync += line.eq(line + 1)
 
-        with m.If(code == ErrorCode.OK):
-            with m.If(answered & (self.response.error == AccessError.POISON)):
-                m.d.sync += code.eq(ErrorCode.POISON)
-            with m.Elif(realigner.o.valid & out.error
-                        | answered & (self.response.error == AccessError.ADDRESS)):
-                m.d.sync += code.eq(ErrorCode.BAD_ADDRESS)
-        m.d.comb += [self.done.payload.stream.eq(job.stream),
-                     self.done.payload.code.eq(Mux(dead, ErrorCode.LINK_DOWN, code))]
+        with m.If(realigner.i.valid & realigner.i.ready):
+            m.d.sync += source.eq(source + 1)
+            with m.If(realigner.i.payload.error & ~spoilt):
+                m.d.sync += [spoilt.eq(1), bad_source.eq(source)]
+        wrong = answered & (self.response.error != AccessError.NONE)
+        with m.If(ok & (wrong | realigner.o.valid & out.error)):
+            m.d.sync += [
+                outcome.code.eq(Mux(wrong & (self.response.error == AccessError.POISON),
+                                    ErrorCode.POISON, ErrorCode.BAD_ADDRESS)),
+                outcome.host.eq(~wrong),
+                outcome.address.eq(Mux(wrong, line_of(line, tag, back), bad_source) << 6)]
+        m.d.comb += tell(self.done.payload, outcome, dead)
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += [self.job.ready.eq(1), start.eq(self.job.valid)]
                 with m.If(self.job.valid):
-                    m.d.sync += [job.eq(given), line.eq(given.device[6:]), code.eq(ErrorCode.OK)]
+                    m.d.sync += [job.eq(given), line.eq(given.device[6:]), outcome.eq(0),
+                                 outcome.stream.eq(given.stream), source.eq(given.host[6:]),
+                                 spoilt.eq(0)]
                     m.next = "MOVE"
             with m.State("MOVE"):
                 with m.If(realigner.o.valid & realigner.o.ready & out.last):

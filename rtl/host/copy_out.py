@@ -8,7 +8,7 @@ from rtl.link.interfaces import SlotKind, response_layout
 from rtl.pe.interfaces import LINE_BITS, AccessError, ErrorCode
 
 from .axi import Bursts, beat_layout, burst_layout
-from .jobs import copy_layout, done_layout, request_layout
+from .jobs import copy_layout, done_layout, line_of, request_layout, tell
 from .realigner import Realigner, lines_of
 
 
@@ -17,7 +17,8 @@ class CopyOut(wiring.Component):
 
     One copy at a time; responses may come in any order. Throughput is one line a cycle less a
     cycle for each burst of 16, if ``2**tag_bits`` reads cover the round trip to the die. After an
-    error of the die nothing more is written (the bursts go on, with no byte selected).
+    error of the die nothing more is written (the bursts go on, with no byte selected); ``done``
+    names the line of the first error, or the burst that the host's memory refused.
 
     Parameters
     ----------
@@ -50,17 +51,18 @@ class CopyOut(wiring.Component):
         m = Module()
         m.submodules.bursts = bursts = Bursts()
         m.submodules.realigner = realigner = Realigner()
-        job, code, start = Signal(copy_layout()), Signal(ErrorCode), Signal()
+        job, outcome, start = Signal(copy_layout()), Signal(done_layout()), Signal()
         die, given, out = job.device[-4:], self.job.payload, realigner.o.payload
         dead = Signal()
         m.d.comb += dead.eq(self.lost.bit_select(die, 1))
-        idle_reads = self._read(m, realigner, start=start, die=die, dead=dead)
+        idle_reads, asked_line = self._read(m, realigner, start=start, die=die, dead=dead)
+        ok = outcome.code == ErrorCode.OK
 
         # Bursts, their beats, and the answers to them.
         left, open_, unanswered = Signal(4), Signal(), Signal(8)
         issued = self.writes.valid & self.writes.ready
         beat = self.beats.valid & self.beats.ready
-        failed = out.error | (code != ErrorCode.OK) | dead
+        failed = out.error | ~ok | dead
         m.d.comb += [
             bursts.i.valid.eq(start),
             bursts.i.payload.address.eq(Cat(Const(0, 6), given.host[6:])),
@@ -81,21 +83,24 @@ class CopyOut(wiring.Component):
             m.d.sync += [left.eq(left - 1), open_.eq(left != 0)]
         m.d.sync += unanswered.eq(unanswered + issued - self.written)
 
-        with m.If(code == ErrorCode.OK):
-            with m.If(self.response_valid & ~self.response.tag[7]
-                      & (self.response.error == AccessError.POISON)):
-                m.d.sync += code.eq(ErrorCode.POISON)
-            with m.Elif(self.response_valid & ~self.response.tag[7]
-                        & (self.response.error == AccessError.ADDRESS)
-                        | self.written & self.written_error):
-                m.d.sync += code.eq(ErrorCode.BAD_ADDRESS)
-        m.d.comb += [self.done.payload.stream.eq(job.stream),
-                     self.done.payload.code.eq(Mux(dead, ErrorCode.LINK_DOWN, code))]
+        burst = Signal(58)      # line of the host at which the next burst to be answered begins
+        with m.If(self.written):
+            m.d.sync += burst.eq(Cat(Const(0, 4), burst[4:] + 1))
+        wrong = (self.response_valid & ~self.response.tag[7]
+                 & (self.response.error != AccessError.NONE))
+        with m.If(ok & (wrong | self.written & self.written_error)):
+            m.d.sync += [
+                outcome.code.eq(Mux(wrong & (self.response.error == AccessError.POISON),
+                                    ErrorCode.POISON, ErrorCode.BAD_ADDRESS)),
+                outcome.host.eq(~wrong),
+                outcome.address.eq(Mux(wrong, asked_line, burst) << 6)]
+        m.d.comb += tell(self.done.payload, outcome, dead)
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += [self.job.ready.eq(1), start.eq(self.job.valid)]
                 with m.If(self.job.valid):
-                    m.d.sync += [job.eq(given), code.eq(ErrorCode.OK)]
+                    m.d.sync += [job.eq(given), outcome.eq(0), outcome.stream.eq(given.stream),
+                                 burst.eq(given.host[6:])]
                     m.next = "MOVE"
             with m.State("MOVE"):
                 with m.If(beat & out.last):
@@ -111,7 +116,10 @@ class CopyOut(wiring.Component):
         return m
 
     def _read(self, m, realigner, *, start, die, dead):
-        """Ask for lines ahead, keep what comes at the place of its tag, give it on in order."""
+        """Ask for lines ahead, keep what comes at the place of its tag, give it on in order.
+
+        Gives "nothing is asked for or kept" and the line of the present response.
+        """
         m.submodules.lines = memory = Memory(
             shape=data.StructLayout({"data": LINE_BITS, "error": 1}), depth=1 << self.tag_bits,
             init=[])
@@ -146,4 +154,4 @@ class CopyOut(wiring.Component):
         m.d.sync += [count.eq(count + asked - fetch), ready.eq(fetch | ready & ~taken)]
         with m.If(fetch):
             m.d.sync += [here.bit_select(head, 1).eq(0), head.eq(head + 1)]
-        return (count == 0) & (left == 0)
+        return (count == 0) & (left == 0), line_of(line, tail, tag)

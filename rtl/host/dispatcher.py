@@ -10,13 +10,14 @@ from rtl.link.interfaces import LinkPort, SlotKind
 from .axi import beat_layout, burst_layout
 from .copy_in import CopyIn
 from .copy_out import CopyOut
+from .events import EventCounters
 from .jobs import STREAM_BITS, STREAMS, done_layout, entry_layout, result_layout
 from .link_hub import LinkHub
 from .stream_runner import StreamRunner
 
 
 class Dispatcher(wiring.Component):
-    """Runs entries: four streams, one engine for copies each way, launches on any die.
+    """Runs entries: four streams, one engine for copies each way, launches on any die, events.
 
     Entries of a stream run in order, each after the end of the one before; streams overlap, but
     copies of the same direction run one at a time. Streams take turns at what they share.
@@ -69,6 +70,7 @@ class Dispatcher(wiring.Component):
         m.submodules.copy_out = copy_out = self.copy_out
         m.submodules.hub = hub = LinkHub(dies=self.dies, clients=3)
         runners = [StreamRunner(number=n, dies=self.dies) for n in range(STREAMS)]
+        m.submodules.events = events = EventCounters()
         connect(m, copy_in.reads, flipped(self.reads))
         connect(m, copy_out.writes, flipped(self.writes))
         connect(m, copy_out.beats, flipped(self.beats))
@@ -111,7 +113,8 @@ class Dispatcher(wiring.Component):
                 runner.completion.eq(completion),
                 runner.completion_valid.eq(ended & (completion.id[:STREAM_BITS] == n)),
                 runner.abort.eq(self.abort[n]), runner.lost.eq(self.lost),
-                runner.now.eq(self.now)]
+                runner.now.eq(self.now), events.record[n].eq(runner.record),
+                events.event[n].eq(runner.event), runner.count.eq(events.count[n])]
         m.d.comb += [
             self.i.ready.eq(Array(runner.i.ready for runner in runners)[stream_of]),
             self.idle.eq(Cat(runner.idle for runner in runners).all()),

@@ -1,4 +1,5 @@
 """What the parts of the dispatcher say to each other."""
+from amaranth import Mux
 from amaranth.lib import data, enum
 
 from rtl.link.interfaces import slot_layout
@@ -9,6 +10,9 @@ from .axi import HOST_ADDRESS_BITS
 STREAMS = 4
 STREAM_BITS = 2
 DIE_BITS = 4
+EVENTS = 16         # this project's choice
+EVENT_BITS = 4
+HOST_FIELD = 2      # field of a copy that failed at the host's memory: the word of that address
 
 
 class Opcode(enum.Enum, shape=8):
@@ -18,13 +22,18 @@ class Opcode(enum.Enum, shape=8):
     COPY_OUT = 2
     LAUNCH = 3
     NOP = 4
+    EVENT_RECORD = 5
+    EVENT_WAIT = 6
 
 
 def entry_layout():
-    """A submission entry (docs/programming-model.md, "Work packets"), and when it was fetched."""
+    """A submission entry (docs/programming-model.md, "Work packets"), and when it was fetched.
+
+    ``die`` is the number of the event where the entry has one, ``value`` what it is to reach.
+    """
     return data.StructLayout({
         "opcode": 8, "stream": 8, "tag": 16, "host": HOST_ADDRESS_BITS, "device": 64,
-        "bytes": 32, "die": 8, "pe_mask": 16, "watchdog": 32, "fetched": 32})
+        "bytes": 32, "value": 32, "die": 8, "pe_mask": 16, "watchdog": 32, "fetched": 32})
 
 
 def decode_entry(entry, line, fetched):
@@ -32,7 +41,7 @@ def decode_entry(entry, line, fetched):
     word = [line[32 * n:32 * n + 32] for n in range(16)]
     fields = {"opcode": word[0][:8], "stream": word[0][8:16], "tag": word[0][16:],
               "host": line[64:128], "device": line[128:192], "bytes": word[6],
-              "die": word[8][:8], "pe_mask": word[8][16:], "watchdog": word[9],
+              "value": word[7], "die": word[8][:8], "pe_mask": word[8][16:], "watchdog": word[9],
               "fetched": fetched}
     return [entry[name].eq(value) for name, value in fields.items()]
 
@@ -44,8 +53,28 @@ def copy_layout():
 
 
 def done_layout():
-    """A copy has ended: each byte of it stands where it belongs, or ``code`` says why not."""
-    return data.StructLayout({"stream": STREAM_BITS, "code": ErrorCode})
+    """A copy has ended: each byte of it stands where it belongs, or ``code`` says why not.
+
+    ``address`` is that of the first access that failed, to the die or, with ``host``, to the
+    host's memory.
+    """
+    return data.StructLayout({"stream": STREAM_BITS, "code": ErrorCode, "host": 1,
+                              "address": HOST_ADDRESS_BITS})
+
+
+def tell(done, outcome, dead):
+    """Assignments of how a copy ended to ``done``; of a lost die nothing else is known."""
+    return [done.stream.eq(outcome.stream),
+            done.code.eq(Mux(dead, ErrorCode.LINK_DOWN, outcome.code)),
+            done.host.eq(outcome.host & ~dead), done.address.eq(Mux(dead, 0, outcome.address))]
+
+
+def line_of(line, tag, back):
+    """The line that was given the tag ``back``; ``line`` is the next one, and gets ``tag``.
+
+    Lines get tags in turn, and at most as many are under way as there are tags.
+    """
+    return line - 1 - (tag - back - 1)[:len(tag)]
 
 
 def request_layout():
@@ -57,4 +86,4 @@ def result_layout():
     """What a completion entry will say, except its phase bit."""
     return data.StructLayout({"tag": 16, "code": ErrorCode, "command_tag": 16, "unit": 4,
                               "field": 8, "die": 4, "failed_pe": 8, "failed_mask": 16,
-                              "cycles": 32})
+                              "cycles": 32, "address": 64, "value": 32})

@@ -24,6 +24,7 @@ from rtl.pe.interfaces import ADDRESS_BITS, LINE_BITS, LINE_BYTES, TAG_BITS, Acc
 SLOT_BITS = 640
 PHIT_BITS = 512
 LAUNCH_ID_BITS = 8
+LAUNCH_STREAM_BITS = 2      # the lower bits of an id: packets of one stream run one after another
 
 
 class SlotKind(enum.Enum, shape=4):
@@ -57,7 +58,10 @@ def response_layout():
 
 
 def launch_layout():
-    """A work packet: its PEs, its program table (device address), its watchdog [cycle]."""
+    """A work packet: its PEs, its program table (device address), its watchdog [cycle].
+
+    The lower bits of the ``id`` are the stream, the others tell its packets apart.
+    """
     return data.StructLayout({"pe_mask": 16, "table": ADDRESS_BITS, "watchdog": 32,
                               "id": LAUNCH_ID_BITS})
 
@@ -72,10 +76,11 @@ def completion_layout():
 
     ``unit``, ``field`` and ``command_tag`` are those of the report of PE ``failed_pe``;
     ``failed_mask`` has a bit for each PE that failed; ``cycles`` run from launch to completion.
+    ``address``, with ``BAD_ADDRESS`` and ``POISON``: of the line whose access failed; else 0.
     """
     return data.StructLayout({"id": LAUNCH_ID_BITS, "code": ErrorCode, "unit": 4, "field": 8,
                               "command_tag": 16, "failed_pe": 8, "failed_mask": 16,
-                              "cycles": 32})
+                              "cycles": 32, "address": ADDRESS_BITS})
 
 
 def slot_layout():

@@ -27,7 +27,7 @@ from rtl.pe.interfaces import (
     request_layout,
     response_layout,
 )
-from rtl.pe.program_fetch import ProgramFetch
+from rtl.pe.program_queue import ProgramQueue
 
 UNITS = tuple(unit for unit in Unit if unit is not Unit.COMMAND_PROCESSOR)
 DEFAULT_WATCHDOG = 65536        # cycles, for a launch that gives 0 (this project's choice)
@@ -35,14 +35,18 @@ NO_BUFFER = 255                 # field of a report: no circular buffer was wait
 
 
 class CommandProcessor(wiring.Component):
-    """Fetches a program, hands its commands to the units, executes those for itself.
+    """Fetches programs, hands their commands to the units, executes those for itself.
 
+    While a program runs, the next one is taken and its first lines are fetched. It starts when the
+    one before has ended, nothing is outstanding and ``go`` was given: its first command is executed
+    in the second cycle after ``report`` was taken, if ``go`` and the command were there by then.
     A command takes 2 cycles and goes to a unit in the second, as soon as the unit's queue has
     room; ``CB_CONFIG``, ``FENCE``, ``BARRIER`` and ``END`` first wait until all units are idle.
-    A launch forgets all circular buffers. The first error of a unit (the lowest unit if several
+    A start forgets all circular buffers. The first error of a unit (the lowest unit if several
     come at once), of a fetch, of a command, an ``abort`` or the watchdog ends the program: the
     units and the circular buffers are cleared, and it is reported when nothing is outstanding, or
-    after ``watchdog`` more cycles. The next launch is taken when nothing is outstanding.
+    after ``watchdog`` more cycles. If a program that may start cannot, as something is outstanding
+    for as long again, it is reported with ``WATCHDOG`` and not executed.
 
     The watchdog ends a program when for ``watchdog`` cycles no unit was busy, no command was
     handed out and the program did not stand at a barrier. It names, in this order: the command
@@ -60,13 +64,15 @@ class CommandProcessor(wiring.Component):
     Members
     -------
     launch : In(stream.Signature(launch_layout()))
-        Starts a program; ready only while none runs. ``ready`` is a function of registers.
+        The next program; ready while none waits. ``ready`` is a function of registers.
+    go, drop : In(1)
+        One cycle, from the cycle after the program was taken on: it may start; it is forgotten.
     report : Out(stream.Signature(report_layout()))
         How it ended. Registered.
     arrive, proceed : Out(1), In(1)
         One cycle each: at a barrier; leave it. ``arrive`` is registered.
     abort : In(1)
-        Ends a program with ``ABORTED``; without effect if none runs.
+        Ends the program that runs or may start with ``ABORTED``; without effect if there is none.
     units : In(UnitPort()).array(8)
         Ports to the units 1 to 8, in this order.
     configure : Out(configure_layout(lines=lines)), forget : Out(1)
@@ -81,14 +87,15 @@ class CommandProcessor(wiring.Component):
     state : Out(UnitState)
         What it did in the cycle before.
     idle : Out(1)
-        No program runs and no report waits. A function of registers.
+        No program runs or may start, no report waits and nothing is fetched. A function of
+        registers and ``go``.
     """
 
     def __init__(self, *, lines, units=UNITS):
         self.lines = lines
         self.present = tuple(units)
         super().__init__({
-            "launch": In(stream.Signature(launch_layout())),
+            "launch": In(stream.Signature(launch_layout())), "go": In(1), "drop": In(1),
             "report": Out(stream.Signature(report_layout())),
             "arrive": Out(1), "proceed": In(1), "abort": In(1),
             "units": In(UnitPort()).array(len(UNITS)),
@@ -99,37 +106,37 @@ class CommandProcessor(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.fetch = fetch = ProgramFetch()
-        connect(m, fetch.request, flipped(self.request))
-        connect(m, flipped(self.response), fetch.response)
+        m.submodules.queue = queue = ProgramQueue()
+        connect(m, flipped(self.launch), queue.launch)
+        connect(m, queue.request, flipped(self.request))
+        connect(m, flipped(self.response), queue.response)
 
         command = Signal(512)
         pending, taken = Signal(len(UNITS)), Signal(len(UNITS))     # units yet to take the command
         outcome, reason = Signal(report_layout()), Signal(report_layout())
-        stop, progress, busy, waits, quiet, cleared = (Signal() for _ in range(6))
+        stop, progress, busy, waits, quiet, cleared, doomed = (Signal() for _ in range(7))
         units_idle = Cat(unit.idle for unit in self.units).all()
         m.d.comb += [
-            command.eq(fetch.o.payload.command), quiet.eq(~fetch.outstanding & ~self.outstanding),
-            fetch.start.valid.eq(self.launch.valid & self.launch.ready),
-            fetch.start.address.eq(self.launch.payload.program),
-            self.report.payload.eq(outcome),
+            command.eq(queue.o.payload.command), quiet.eq(~queue.outstanding & ~self.outstanding),
+            queue.go.eq(self.go), queue.drop.eq(self.drop), self.report.payload.eq(outcome),
         ]
         for index, unit in enumerate(self.units):
-            m.d.comb += [unit.command.payload.eq(command), unit.launch.eq(fetch.start.valid),
+            m.d.comb += [unit.command.payload.eq(command), unit.launch.eq(queue.take),
                          unit.command.valid.eq(pending[index]),
                          taken[index].eq(pending[index] & unit.command.ready)]
         m.d.sync += [pending.eq(pending & ~taken), self.arrive.eq(0)]
         with m.If(self.report.ready):
             m.d.sync += self.report.valid.eq(0)
-        patience, expired = self._watch(m, stop, reason, progress, waits, command[TAG])
+        abort = self.abort | doomed
+        patience, expired = self._watch(m, stop, reason, progress, waits, command[TAG], abort)
 
         def consume():
-            m.d.comb += [fetch.o.ready.eq(1), progress.eq(1)]
+            m.d.comb += [queue.o.ready.eq(1), progress.eq(1)]
             m.next = "NEXT"
 
-        def refuse(code, field=0, tag=command[TAG]):
+        def refuse(code, field=0, tag=command[TAG], address=0):
             m.d.sync += [outcome.eq(0), outcome.code.eq(code), outcome.tag.eq(tag),
-                         outcome.field.eq(field)]
+                         outcome.field.eq(field), outcome.address.eq(address)]
             m.next = "STOP"
 
         def stopped():
@@ -140,17 +147,17 @@ class CommandProcessor(wiring.Component):
 
         with m.FSM() as fsm:
             with m.State("IDLE"):
-                m.d.comb += [self.launch.ready.eq(1), self.forget.eq(self.launch.valid),
-                             progress.eq(1), self.idle.eq(1)]
-                with m.If(self.launch.valid):
-                    m.d.sync += patience.eq(Mux(self.launch.payload.watchdog == 0,
-                                                DEFAULT_WATCHDOG, self.launch.payload.watchdog))
+                m.d.comb += [queue.take.eq(queue.released), self.forget.eq(queue.released),
+                             progress.eq(1), self.idle.eq(~queue.released & queue.resting)]
+                with m.If(queue.released):
+                    m.d.sync += patience.eq(
+                        Mux(queue.watchdog == 0, DEFAULT_WATCHDOG, queue.watchdog))
                     m.next = "NEXT"
             with m.State("NEXT"):
-                m.d.comb += [waits.eq(~fetch.o.valid), busy.eq(fetch.o.valid)]
+                m.d.comb += [waits.eq(~queue.o.valid), busy.eq(queue.o.valid)]
                 stopped()
-                with m.Elif(fetch.o.valid):
-                    self._decode(m, fetch.o.payload, pending, consume, refuse)
+                with m.Elif(queue.o.valid):
+                    self._decode(m, queue.o.payload, pending, consume, refuse)
             with m.State("ISSUE"):
                 m.d.comb += [busy.eq(taken.any()), progress.eq(taken.any())]
                 stopped()
@@ -181,21 +188,27 @@ class CommandProcessor(wiring.Component):
                 m.d.comb += [Cat(unit.clear for unit in self.units).eq(~0), self.forget.eq(1)]
                 m.d.sync += [pending.eq(0), cleared.eq(1)]
                 with m.If((quiet & cleared) | expired):
-                    m.d.sync += cleared.eq(0)
-                    m.d.sync += self.report.valid.eq(1)
+                    m.d.sync += [cleared.eq(0), self.report.valid.eq(1)]
                     m.next = "SETTLE"
             with m.State("SETTLE"):
-                with m.If(quiet & ~self.report.valid):
+                with m.If(quiet & (~self.report.valid | self.report.ready)):
                     m.next = "IDLE"
-        ended = fsm.ongoing("STOP") | fsm.ongoing("SETTLE")
-        m.d.comb += fetch.stop.eq(ended)
-        self._count(m, busy, waits, ~self.idle & ~ended, fetch.o.valid & fetch.o.ready, outcome)
+                with m.Elif(expired & queue.released & ~self.report.valid):
+                    m.d.comb += queue.drop.eq(1)
+                    refuse(ErrorCode.WATCHDOG, NO_BUFFER, 0)
+                    m.d.sync += self.report.valid.eq(1)
+                    m.next = "SETTLE"
+        between = fsm.ongoing("SETTLE") | fsm.ongoing("IDLE")
+        running = ~between & ~fsm.ongoing("STOP")
+        m.d.sync += doomed.eq(Mux(between, abort & queue.released, doomed & running))
+        m.d.comb += queue.stop.eq(fsm.ongoing("STOP") | fsm.ongoing("SETTLE"))
+        self._count(m, busy, waits, running, queue.o.valid & queue.o.ready, outcome, queue.take)
         return m
 
     def _decode(self, m, fetched, pending, consume, refuse):
         """Work of the state "NEXT" with a command at hand."""
         with m.If(fetched.error != AccessError.NONE):
-            refuse(error_code(fetched.error), tag=0)
+            refuse(error_code(fetched.error), tag=0, address=fetched.address)
         with m.Else():
             with m.Switch(fetched.command[OPCODE]):
                 with m.Case(Opcode.NOP):
@@ -226,14 +239,14 @@ class CommandProcessor(wiring.Component):
             m.d.comb += self.configure.valid.eq(1)
             consume()
 
-    def _watch(self, m, stop, reason, progress, waits, tag):
+    def _watch(self, m, stop, reason, progress, waits, tag, abort):
         """Why a running program has to end, if it has to; the watchdog."""
         patience, timer, expired = Signal(32), Signal(32), Signal()
         moving = progress | Cat(unit.state == UnitState.BUSY for unit in self.units).any()
         m.d.comb += expired.eq(timer == patience)
         m.d.sync += timer.eq(Mux(moving | expired, 0, timer + 1))
         errors = [unit.error for unit in self.units]
-        m.d.comb += stop.eq(Cat(e.valid for e in errors).any() | self.abort | expired)
+        m.d.comb += stop.eq(Cat(e.valid for e in errors).any() | abort | expired)
 
         def blame(cases, code=None):
             """Fills ``reason`` for the first case that holds: (condition, unit, field, tag)."""
@@ -245,8 +258,8 @@ class CommandProcessor(wiring.Component):
             blame([(e.valid, unit, e.field, e.tag) for unit, e in zip(UNITS, errors, strict=True)])
             for e in reversed(errors):
                 with m.If(e.valid):
-                    m.d.comb += reason.code.eq(e.code)
-        with m.Elif(self.abort):
+                    m.d.comb += [reason.code.eq(e.code), reason.address.eq(e.address)]
+        with m.Elif(abort):
             m.d.comb += [reason.code.eq(ErrorCode.ABORTED), reason.tag.eq(Mux(waits, 0, tag))]
         with m.Else():
             m.d.comb += reason.code.eq(ErrorCode.WATCHDOG)
@@ -257,7 +270,7 @@ class CommandProcessor(wiring.Component):
                   + [(1, Unit.COMMAND_PROCESSOR, NO_BUFFER, tag)])
         return patience, expired
 
-    def _count(self, m, busy, waits, running, consumed, outcome):
+    def _count(self, m, busy, waits, running, consumed, outcome, start):
         """Counters and state."""
         counts = [Signal(32, name=n) for n in ("busy", "starved", "blocked", "commands", "cycles")]
         state = Signal(UnitState)
@@ -267,7 +280,7 @@ class CommandProcessor(wiring.Component):
         steps = [state == UnitState.BUSY, state == UnitState.STARVED, state == UnitState.BLOCKED,
                  consumed, running]
         for counter, step in zip(counts, steps, strict=True):
-            with m.If(self.launch.valid & self.launch.ready):
+            with m.If(start):
                 m.d.sync += counter.eq(0)
             with m.Elif(step):
                 m.d.sync += counter.eq(counter + 1)

@@ -40,8 +40,9 @@ class DmaIn(wiring.Component):
     of more than 48 bits, no row, rows of no byte, and a ``GATHER`` whose index operand is all
     zeros are refused: ``BAD_FIELD``. So is an index at or past a limit in word 11 that is not
     zero, with field 12, when its row would begin. After an error response no more requests are
-    issued; the fault follows when all under way have been answered. ``clear`` with requests under
-    way is safe: their answers are dropped, and new jobs wait for the last of them.
+    issued; the fault, which names the line, follows when all under way have been answered.
+    ``clear`` with requests under way is safe: their answers are dropped, and new jobs wait for the
+    last of them.
 
     Parameters
     ----------
@@ -140,7 +141,7 @@ class DmaIn(wiring.Component):
             transfers.stray_slot.eq(chunk.slot),
             transfers.issue.eq(walk.o.valid & walk.o.ready),
             transfers.issue_slot.eq(chunk.slot), transfers.issue_last.eq(chunk.last),
-            transfers.issue_bytes.eq(chunk.count),
+            transfers.issue_bytes.eq(chunk.count), transfers.issue_line.eq(chunk.address[6:]),
             write.en.eq(transfers.issue), write.addr.eq(transfers.tag),
             read.addr.eq(self.response.payload.tag),
         ]
@@ -156,6 +157,7 @@ class DmaIn(wiring.Component):
         """Answers are turned to the local alignment and written."""
         out, answer, at = self.local.o, self.response.payload, landing.data
         held, skip, slot, more = Signal(), Signal(), Signal(), Signal()
+        tag = Signal.like(transfers.tag)
         error, next_line, next_mask = (Signal(AccessError), Signal(range(self.lines)),
                                        Signal(LINE_BYTES))
         mask = Signal(2 * LINE_BYTES)
@@ -167,7 +169,7 @@ class DmaIn(wiring.Component):
             transfers.answer.eq(self.response.valid & self.response.ready),
             transfers.answer_tag.eq(answer.tag), transfers.pending.eq(held),
             transfers.retire.eq(ended), transfers.retire_slot.eq(slot),
-            transfers.retire_error.eq(error),
+            transfers.retire_error.eq(error), transfers.retire_tag.eq(tag),
         ]
         with m.If(ended):
             m.d.sync += held.eq(0)
@@ -176,7 +178,7 @@ class DmaIn(wiring.Component):
                          out.payload.mask.eq(next_mask)]
         with m.If(transfers.answer):
             m.d.sync += [
-                held.eq(1), slot.eq(at.slot), error.eq(answer.error),
+                held.eq(1), slot.eq(at.slot), tag.eq(answer.tag), error.eq(answer.error),
                 skip.eq((answer.error != AccessError.NONE) | transfers.discard | self.unit.clear),
                 out.payload.data.eq(rotated(answer.data, (at.start - at.byte)[:6])),
                 out.payload.address.eq(at.line), out.payload.mask.eq(mask[:LINE_BYTES]),

@@ -95,6 +95,7 @@ class DmaOut(wiring.Component):
             answer.ready.eq(1),
             transfers.answer.eq(answer.valid), transfers.answer_tag.eq(answer.payload.tag),
             transfers.retire.eq(answer.valid), transfers.retire_error.eq(answer.payload.error),
+            transfers.retire_tag.eq(answer.payload.tag),
             transfers.retire_slot.eq(self._slot_of(m, transfers, walk, answer.payload.tag)),
             transfers.clear.eq(self.unit.clear), transfers.launch.eq(self.unit.launch),
             frontend.done.eq(transfers.done), frontend.fault.eq(transfers.fault),
@@ -134,6 +135,7 @@ class DmaOut(wiring.Component):
             walk.o.ready.eq(address.ready & room & whole),
             transfers.issue.eq(fetched & whole), transfers.issue_slot.eq(chunk.slot),
             transfers.issue_last.eq(chunk.last), transfers.issue_bytes.eq(chunk.count),
+            transfers.issue_line.eq(chunk.address[6:]),
         ]
         # The line read in the cycle before is on `data`. Byte k of the request is byte
         # k + byte - start of the two lines; where that is negative, the chunk lies in one line.

@@ -102,7 +102,8 @@ class ProcessingElement(wiring.Component):
         connect(m, flipped(self.access), registers.access)
         connect(m, registers.response, flipped(self.access_response))
         m.d.comb += [self.arrive.eq(processor.arrive), processor.proceed.eq(self.proceed),
-                     processor.abort.eq(self.abort), self.states.eq(Cat(*states))]
+                     processor.abort.eq(self.abort), processor.go.eq(self.go),
+                     processor.drop.eq(self.drop), self.states.eq(Cat(*states))]
         calm = Signal(range(CALM_CYCLES + 1))
         quiet = (processor.idle & ~port.busy & ~registers.busy & ~processor.outstanding
                  & Cat(unit.idle for unit in processor.units).all()

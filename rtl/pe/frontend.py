@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.common.clockgate import gated_domain
 from rtl.pe.interfaces import (
+    ADDRESS_BITS,
     LINE_BITS,
     BufferPort,
     ErrorCode,
@@ -41,8 +42,12 @@ def job_layout(*, lines, operands):
 
 
 def fault_layout():
-    """A job refused by the datapath: why, and the word of the command that it refuses."""
-    return data.StructLayout({"valid": 1, "code": ErrorCode, "field": 8})
+    """A job refused by the datapath: why, and the word of the command that it refuses.
+
+    ``address``: of the line whose access failed; 0 for other causes.
+    """
+    return data.StructLayout({"valid": 1, "code": ErrorCode, "field": 8,
+                              "address": ADDRESS_BITS})
 
 
 class UnitFrontend(wiring.Component):
@@ -120,7 +125,8 @@ class UnitFrontend(wiring.Component):
         with core.If(~error.valid):
             with core.If(self.fault.valid):
                 core.d.sync += [error.valid.eq(1), error.code.eq(self.fault.code),
-                                error.field.eq(self.fault.field), error.tag.eq(tag)]
+                                error.field.eq(self.fault.field), error.tag.eq(tag),
+                                error.address.eq(self.fault.address)]
             with core.Elif(refused):
                 core.d.sync += [error.valid.eq(1), error.code.eq(ErrorCode.CB_TOO_SMALL),
                                 error.field.eq(self.buffers.acquire.payload.buffer),

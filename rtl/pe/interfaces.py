@@ -75,8 +75,12 @@ def launch_layout():
 
 
 def report_layout():
-    """How a program ended: the code, and the command's tag, unit and field that caused it."""
-    return data.StructLayout({"code": ErrorCode, "tag": 16, "unit": Unit, "field": 8})
+    """How a program ended: the code, and the command's tag, unit and field that caused it.
+
+    ``address``: of the line whose access failed, with ``BAD_ADDRESS`` and ``POISON``; else 0.
+    """
+    return data.StructLayout({"code": ErrorCode, "tag": 16, "unit": Unit, "field": 8,
+                              "address": ADDRESS_BITS})
 
 
 class LocalRead(wiring.Signature):
@@ -158,10 +162,10 @@ class UnitPort(wiring.Signature):
     ``command``: 64-byte commands (512 bits, word 0 lowest). ``idle``: nothing queued, under way or
     unreleased. ``waiting``, ``waiting_buffer``, ``waiting_tag``: the CB that a command waits
     for at the moment, and the command's tag.
-    ``error``: sticky until ``clear``; a unit in error takes no more work. ``clear``: one or more
-    cycles; returns the unit to its reset state (the command processor first waits until no
-    transfer is outstanding).
-    ``launch``: one cycle at the launch of a program; counters restart. ``counters``: a line of 16
+    ``error``: sticky until ``clear``; a unit in error takes no more work; ``address`` as in
+    :func:`report_layout`. ``clear``: one or more cycles; returns the unit to its reset state (the
+    command processor first waits until no transfer is outstanding).
+    ``launch``: one cycle at the start of a program; counters restart. ``counters``: a line of 16
     32-bit words (0 busy, 1 starved, 2 blocked, 3 commands ended, the rest by unit). ``state``: what
     the unit did in the cycle before.
     """
@@ -172,7 +176,7 @@ class UnitPort(wiring.Signature):
             "idle": Out(1), "waiting": Out(1), "waiting_buffer": Out(range(BUFFERS)),
             "waiting_tag": Out(16),
             "error": Out(data.StructLayout({"valid": 1, "code": ErrorCode, "field": 8,
-                                            "tag": 16})),
+                                            "tag": 16, "address": ADDRESS_BITS})),
             "counters": Out(data.ArrayLayout(32, 16)), "state": Out(UnitState)})
 
     def __eq__(self, other):
@@ -188,9 +192,12 @@ def wrapped(grant, offset):
 class PePort(wiring.Signature):
     """Everything that leaves a PE, seen by the PE.
 
-    ``launch``: starts a program; ready only while the PE is idle. ``report``: how it ended, one
-    per launch. ``arrive``: one cycle at each barrier reached; ``proceed``: one cycle, lets the
-    PE leave the barrier it arrived at. ``abort``: one cycle; the program ends with ``ABORTED``.
+    ``launch``: the next program, taken and fetched while one runs; ready while none waits.
+    ``go``: one cycle, later than the program was taken; it may start when the PE is free.
+    ``drop``: one cycle, instead of ``go``; it is forgotten. ``report``: how it ended, one for each
+    ``go``. ``arrive``: one cycle at each barrier reached; ``proceed``: one cycle, lets the PE
+    leave the barrier it arrived at. ``abort``: one cycle; the program that runs or may start ends
+    with ``ABORTED``.
     ``request``/``response``: the PE's accesses to memory; responses in any order, by tag.
     ``access``/``access_response``: accesses of others to the PE's register window.
     ``ring_in``, ``ring_out``: lines of 16 FP32 from the PE before in the reduction ring, and to the
@@ -200,7 +207,7 @@ class PePort(wiring.Signature):
 
     def __init__(self):
         super().__init__({
-            "launch": In(stream.Signature(launch_layout())),
+            "launch": In(stream.Signature(launch_layout())), "go": In(1), "drop": In(1),
             "report": Out(stream.Signature(report_layout())),
             "arrive": Out(1), "proceed": In(1), "abort": In(1),
             "request": Out(stream.Signature(request_layout())),

@@ -17,8 +17,9 @@ AHEAD = 8       # lines requested and not executed (this project's choice)
 
 
 def fetched_layout():
-    """A command, or how its fetch failed."""
-    return data.StructLayout({"command": LINE_BITS, "error": AccessError})
+    """A command, or how its fetch failed, and where it is."""
+    return data.StructLayout({"command": LINE_BITS, "error": AccessError,
+                              "address": ADDRESS_BITS})
 
 
 class ProgramFetch(wiring.Component):
@@ -52,7 +53,9 @@ class ProgramFetch(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.lines = store = memory.Memory(shape=fetched_layout(), depth=AHEAD, init=[])
+        m.submodules.lines = store = memory.Memory(
+            shape=data.StructLayout({"command": LINE_BITS, "error": AccessError}), depth=AHEAD,
+            init=[])
         write, read = store.write_port(), store.read_port(domain="comb")
         line = Signal(ADDRESS_BITS - 6)
         head, tail = Signal(range(AHEAD)), Signal(range(AHEAD))
@@ -70,7 +73,9 @@ class ProgramFetch(wiring.Component):
             self.response.ready.eq(1),
             write.en.eq(self.response.valid), write.addr.eq(answer.tag),
             write.data.command.eq(answer.data), write.data.error.eq(answer.error),
-            read.addr.eq(head), self.o.payload.eq(read.data),
+            read.addr.eq(head), self.o.payload.command.eq(read.data.command),
+            self.o.payload.error.eq(read.data.error),
+            self.o.payload.address.eq((line - held) << 6),
             self.o.valid.eq(filled.bit_select(head, 1)),
             self.outstanding.eq(unanswered != 0),
         ]

@@ -1,13 +1,14 @@
 """Books of a DMA unit: tags under way, the jobs they belong to, and how those ended."""
 from amaranth import *
-from amaranth.lib import data, wiring
+from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.pe.frontend import fault_layout
-from rtl.pe.interfaces import AccessError, ErrorCode, error_code
+from rtl.pe.interfaces import ADDRESS_BITS, AccessError, ErrorCode, error_code
 
 TAGS = 32
 INDEX_WORD = 12     # of a command: operand of the indices
+LINE = ADDRESS_BITS - 6
 
 
 class Transfers(wiring.Component):
@@ -15,9 +16,9 @@ class Transfers(wiring.Component):
 
     A job ends when its last transfer was issued and all of them have been retired. After a
     transfer failed no more may be issued, and the job ends with a fault when every transfer under
-    way has come back. ``clear`` forgets the jobs; transfers that are then still under way come
-    back unnoticed before the next one can be issued. Tags are given out in turn. Source: this
-    project's choice.
+    way has come back; the fault names the line of the job's first answer with an error. ``clear``
+    forgets the jobs; transfers that are then still under way come back unnoticed before the next
+    one can be issued. Tags are given out in turn. Source: this project's choice.
 
     Members
     -------
@@ -33,12 +34,13 @@ class Transfers(wiring.Component):
         A job is under way.
     tag_free, tag : Out(1), Out(5)
         A transfer may be issued, and its tag.
-    issue, issue_slot, issue_last, issue_bytes : In(1), In(1), In(1), In(7)
-        A transfer of a job, whether it is the job's last, and its size [byte].
+    issue, issue_slot, issue_last, issue_bytes, issue_line : In(1), In(1), In(1), In(7), In(42)
+        A transfer of a job, whether it is the job's last, its size [byte], its line.
     answer, answer_tag : In(1), In(5)
         A tag came back.
-    retire, retire_slot, retire_error : In(1), In(1), In(AccessError)
-        The last effect of a transfer has happened.
+    retire, retire_slot, retire_tag, retire_error : In(1), In(1), In(5), In(AccessError)
+        The last effect of a transfer has happened; if it has an error, at most 1 cycle after its
+        answer.
     stray, stray_slot : In(1)
         The next transfer of a job is not issued: its row has an index past the limit. Only while
         ``tag_free``; the job fails for its index operand.
@@ -69,10 +71,12 @@ class Transfers(wiring.Component):
     issue_slot: In(1)
     issue_last: In(1)
     issue_bytes: In(7)
+    issue_line: In(LINE)
     answer: In(1)
     answer_tag: In(range(TAGS))
     retire: In(1)
     retire_slot: In(1)
+    retire_tag: In(range(TAGS))
     retire_error: In(AccessError)
     stray: In(1)
     stray_slot: In(1)
@@ -91,10 +95,15 @@ class Transfers(wiring.Component):
         m = Module()
         oldest, stopped, busy = Signal(), Signal(), Signal(TAGS)
         jobs = [Signal(data.StructLayout({
-            "open": 1, "final": 1, "left": range(TAGS + 1), "code": ErrorCode, "field": 8}),
+            "open": 1, "final": 1, "left": range(TAGS + 1), "code": ErrorCode, "field": 8,
+            "line": LINE}),
             name=f"job{n}") for n in range(2)]
         first = Signal(jobs[0].shape())
         m.d.comb += first.eq(Mux(oldest, jobs[1].as_value(), jobs[0].as_value()))
+        m.submodules.lines = lines = memory.Memory(shape=LINE, depth=TAGS, init=[])
+        place, failing = lines.write_port(), lines.read_port(domain="comb")
+        m.d.comb += [place.en.eq(self.issue), place.addr.eq(self.tag),
+                     place.data.eq(self.issue_line), failing.addr.eq(self.retire_tag)]
 
         settled = (jobs[0].left == 0) & (jobs[1].left == 0)
         faulty = first.code != ErrorCode.OK
@@ -107,6 +116,7 @@ class Transfers(wiring.Component):
             self.done.eq(first.open & first.final & (first.left == 0) & ~faulty),
             self.fault.valid.eq(first.open & faulty & settled),
             self.fault.code.eq(first.code), self.fault.field.eq(first.field),
+            self.fault.address.eq(first.line << 6),
         ]
         m.d.sync += busy.eq((busy | Mux(self.issue, 1 << self.tag, 0))
                             & ~Mux(self.answer, 1 << self.answer_tag, 0))
@@ -123,14 +133,16 @@ class Transfers(wiring.Component):
             with m.If(retired & (self.retire_error != AccessError.NONE)):
                 m.d.sync += self.failed.eq(1)
                 with m.If(job.code == ErrorCode.OK):
-                    m.d.sync += job.code.eq(error_code(self.retire_error))
+                    m.d.sync += [job.code.eq(error_code(self.retire_error)),
+                                 job.line.eq(failing.data)]
             with m.If(self.stray & (self.stray_slot == number)):
                 m.d.sync += [self.failed.eq(1), job.code.eq(ErrorCode.BAD_FIELD),
-                             job.field.eq(INDEX_WORD)]
+                             job.field.eq(INDEX_WORD), job.line.eq(0)]
             with m.If(self.done & (oldest == number)):
                 m.d.sync += job.open.eq(0)
             with m.If(self.begin & (self.slot == number)):
                 m.d.sync += [job.open.eq(1), job.final.eq(0), job.field.eq(self.refused.field),
+                             job.line.eq(0),
                              job.code.eq(Mux(self.refused.valid, self.refused.code,
                                              ErrorCode.OK))]
         with m.If(self.begin):

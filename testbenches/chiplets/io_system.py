@@ -212,16 +212,17 @@ class Host:
         """The next completion, if it is there, as a dict."""
         size = 1 << self.completions_log2
         index, phase = self.seen % size, (self.seen // size + 1) & 1
-        at = COMPLETIONS + 16 * index
+        at = COMPLETIONS + 32 * index
         words = [int.from_bytes(self.memory.bytes[at + n:at + n + 4], "little")
-                 for n in range(0, 16, 4)]
+                 for n in range(0, 32, 4)]
         if words[0] >> 24 & 1 != phase:
             return None
         self.seen += 1
         return {"tag": words[0] & 0xFFFF, "code": words[0] >> 16 & 0xFF,
                 "command": words[1] & 0xFFFF, "unit": words[1] >> 16 & 15,
                 "field": words[1] >> 20 & 0xFF, "die": words[1] >> 28, "pe": words[2] & 0xFF,
-                "mask": words[2] >> 16, "cycles": words[3]}
+                "mask": words[2] >> 16, "cycles": words[3],
+                "address": words[4] | words[5] << 32, "value": words[6]}
 
     async def collect(self, count, *, cycles=6000, release=True):
         """The next ``count`` completions, in order."""

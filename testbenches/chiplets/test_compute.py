@@ -251,13 +251,15 @@ async def a_work_packet_starts_its_pes_and_its_end_is_told(dut):
     for port, entry in zip(bench.pes, (7, 9), strict=True):
         assert port.launches[0].program == table + 64 * entry
         assert port.launches[0].watchdog == 1234
+    await bench.until(lambda: dut.pe0__go.value and dut.pe1__go.value)
     bench.pes[0].report.queue.append(0)
-    bench.pes[1].report.queue.append(bits(pe.report_layout(), code=ErrorCode.BAD_FIELD, tag=0xABC,
-                                          unit=pe.Unit.SIMD, field=9))
+    bench.pes[1].report.queue.append(bits(pe.report_layout(), code=ErrorCode.POISON, tag=0xABC,
+                                          unit=pe.Unit.DMA_IN, field=9, address=0xFEDCBA987640))
     await bench.until(lambda: bench.completions)
     done = bench.completions[0]
-    assert (done.id, done.code, done.failed_pe, done.failed_mask) == (42, ErrorCode.BAD_FIELD, 1, 2)
-    assert (done.command_tag, done.unit, done.field) == (0xABC, pe.Unit.SIMD.value, 9)
+    assert (done.id, done.code, done.failed_pe, done.failed_mask) == (42, ErrorCode.POISON, 1, 2)
+    assert (done.command_tag, done.unit, done.field) == (0xABC, pe.Unit.DMA_IN.value, 9)
+    assert done.address == 0xFEDCBA987640
 
 
 @cocotb.test()
@@ -265,13 +267,30 @@ async def an_abort_from_the_link_reaches_the_pes(dut):
     bench = await start(dut)
     bench.slot(SlotKind.LAUNCH, "launch", link.launch_layout(), pe_mask=2, table=address(0, 0),
                id=8)
-    await bench.until(lambda: bench.pes[1].launches)
+    await bench.until(lambda: dut.pe1__go.value)
     bench.slot(SlotKind.ABORT, "abort", link.abort_layout(), id=8)
     await bench.until(lambda: dut.pe1__abort.value)
-    assert not dut.pe0__abort.value
+    assert not dut.pe0__abort.value and not dut.pe1__drop.value
     bench.pes[1].report.queue.append(bits(pe.report_layout(), code=ErrorCode.ABORTED))
     await bench.until(lambda: bench.completions)
     assert bench.completions[0].code == ErrorCode.ABORTED
+
+
+@cocotb.test()
+async def the_next_packet_of_a_stream_is_on_its_pes_before_and_can_be_taken_back(dut):
+    bench = await start(dut)
+    for number in (8, 12):
+        bench.slot(SlotKind.LAUNCH, "launch", link.launch_layout(), pe_mask=1, table=address(0, 0),
+                   id=number)
+    await bench.until(lambda: len(bench.pes[0].launches) == 2)
+    bench.slot(SlotKind.ABORT, "abort", link.abort_layout(), id=12)
+    await bench.until(lambda: dut.pe0__drop.value)
+    assert not dut.pe0__abort.value
+    await bench.until(lambda: bench.completions)
+    assert (bench.completions[0].id, bench.completions[0].code) == (12, ErrorCode.ABORTED)
+    bench.pes[0].report.queue.append(0)
+    await bench.until(lambda: len(bench.completions) == 2)
+    assert (bench.completions[1].id, bench.completions[1].code) == (8, ErrorCode.OK)
 
 
 @cocotb.test()

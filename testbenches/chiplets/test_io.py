@@ -90,14 +90,16 @@ async def launches_reach_their_die_and_report(dut):
     host, dies = await start(dut)
     table = 0x1_2345_6789_40
     dies[1].outcome = {"code": 3, "unit": 4, "field": 9, "command_tag": 0xBEEF, "failed_pe": 5,
-                       "failed_mask": 0x0120}
+                       "failed_mask": 0x0120, "address": 0x2345_6789_ABC0}
     await host.submit(entry(LAUNCH, 7, stream=2, host=table, die=0, mask=0xFFFF),
                       entry(LAUNCH, 8, stream=2, host=64, die=1, mask=0x8001, watchdog=99))
     first, second = await host.collect(2)
     assert first | {"cycles": 0} == {"tag": 7, "code": OK, "command": 0, "unit": 0, "field": 0,
-                                     "die": 0, "pe": 0, "mask": 0, "cycles": 0}
+                                     "die": 0, "pe": 0, "mask": 0, "cycles": 0, "address": 0,
+                                     "value": 0}
     assert second | {"cycles": 0} == {"tag": 8, "code": 3, "command": 0xBEEF, "unit": 4,
-                                      "field": 9, "die": 1, "pe": 5, "mask": 0x120, "cycles": 0}
+                                      "field": 9, "die": 1, "pe": 5, "mask": 0x120, "cycles": 0,
+                                      "address": 0x2345_6789_ABC0, "value": 0}
     (launch,), (other,) = dies[0].launches, dies[1].launches
     assert (launch["table"], launch["pe_mask"], launch["watchdog"]) == (table, 0xFFFF, 65536)
     assert (other["table"], other["pe_mask"], other["watchdog"]) == (64, 0x8001, 99)
@@ -164,30 +166,40 @@ async def wrong_entries_are_refused_without_effect(dut):
     for tag, completion in enumerate(await host.collect(len(wrong))):
         got = completion["tag"], completion["code"], completion["field"]
         assert got == (tag, *wrong[tag][1:])
+        refused = {5: 1 << 48, 6: 2 << 44, 7: 1 << 60, 8: (1 << 44) - 64}
+        assert completion["address"] == refused.get(tag, 0)
     assert memory == [bytes(die.memory) for die in dies] and not dies[0].log
     assert before == bytes(host.memory.bytes[DATA:])
 
 
 @cocotb.test()
 async def errors_of_either_side_end_a_copy(dut):
+    """The completion names the line, of the die or (field 2) of the host."""
     host, dies = await start(dut)
     async def one(*arguments, **fields):
         await host.submit(entry(*arguments, **fields))
-        return (await host.collect(1))[0]["code"]
+        done = (await host.collect(1))[0]
+        return done["code"], done["field"], done["address"]
 
     before = bytes(dies[0].memory)
-    assert await one(COPY_IN, 1, host=MEMORY - 128, count=300, device=0) == BAD_ADDRESS
+    assert await one(COPY_IN, 1, host=MEMORY - 128, count=300, device=0) == (
+        BAD_ADDRESS, 2, MEMORY)
     assert dies[0].memory[:128] == host.memory.bytes[-128:]     # what could be read
     assert dies[0].memory[128:] == before[128:]                 # and nothing else
-    assert await one(COPY_OUT, 2, host=MEMORY - 128, count=300, device=0) == BAD_ADDRESS
+    assert await one(COPY_OUT, 2, host=MEMORY - 1024 - 64, count=1300, device=0) == (
+        BAD_ADDRESS, 2, MEMORY)
     dies[0].errors = {128: 2}
-    assert await one(COPY_IN, 3, host=DATA, count=1000, device=0) == POISON
+    assert await one(COPY_IN, 3, host=DATA, count=1000, device=0) == (POISON, 0, 128)
     kept = bytes(host.memory.bytes[DATA + 128:DATA + 1000])
-    assert await one(COPY_OUT, 4, host=DATA, count=1000, device=0) == POISON
+    assert await one(COPY_OUT, 4, host=DATA, count=1000, device=0) == (POISON, 0, 128)
     assert host.memory.bytes[DATA + 128:DATA + 1000] == kept
-    assert await one(COPY_OUT, 5, host=DATA, count=100, device=1 << 20) == BAD_ADDRESS
-    assert await one(COPY_IN, 6, host=DATA, count=100, device=1 << 20) == BAD_ADDRESS
-    assert await one(COPY_OUT, 7, host=DATA, count=100, device=1 << 44) == OK
+    dies[0].errors = {64 * n: 2 for n in (21, 29)}      # one of the two is answered first
+    for opcode in (COPY_IN, COPY_OUT):
+        assert await one(opcode, 5, host=DATA + 1, count=2100, device=3) in [
+            (POISON, 0, 64 * 21), (POISON, 0, 64 * 29)]
+    for opcode, at in ((COPY_OUT, 1 << 20), (COPY_IN, 1 << 14)):
+        assert await one(opcode, 6, host=DATA, count=60, device=at + 2) == (BAD_ADDRESS, 0, at)
+    assert await one(COPY_OUT, 7, host=DATA, count=100, device=1 << 44) == (OK, 0, 0)
     assert host.memory.bytes[DATA:DATA + 100] == dies[1].memory[:100]
 
 

@@ -24,28 +24,41 @@ def bits(layout, **fields):
 
 
 class Worker:
-    """A PE in plain Python: plays the script that stands for its program."""
+    """A PE in plain Python: plays the script that stands for its program, and holds the next."""
 
     def __init__(self, bench, number):
         self.bench, self.number = bench, number
         self.launch = Sink(bench.dut, f"launches__{number}", rate=0.5)
         self.report = Source(bench.dut, f"reports__{number}", rate=0.5)
         self.script, self.running, self.wait, self.at_barrier = [], None, 0, False
+        self.next, self.permitted, self.dropped, self.started = None, False, 0, []
         self.deaf, self.aborted, self.passed = False, False, 0
 
-    def end(self, code, tag=0, unit=0, field=0):
+    def end(self, code, tag=0, unit=0, field=0, address=0):
         self.report.queue.append(bits(pe.report_layout(), code=ErrorCode(code), tag=tag,
-                                      unit=pe.Unit(unit), field=field))
+                                      unit=pe.Unit(unit), field=field, address=address))
         self.script, self.running, self.at_barrier = [], None, False
 
-    def edge(self, proceed, abort):
+    def edge(self, proceed, abort, go, drop):
         """One cycle; True if the PE arrives at a barrier in the next."""
         self.report.edge()
+        assert not (go or drop) or self.next is not None, "nothing waits"
+        if go:
+            assert not self.permitted and not drop
+            self.permitted = True
+            assert self.deaf or self.running is None and not self.report.queue \
+                and self.report.offered is None, "started while it runs"
+        if drop:
+            assert not self.permitted, "it was let go"
+            self.next, self.dropped = None, self.dropped + 1
         if (payload := self.launch.edge()) is not None:
-            assert self.running is None and not self.report.queue, "launched while it runs"
-            self.running = pe.launch_layout().from_bits(payload)
+            assert self.next is None, "one waits already"
+            self.next = pe.launch_layout().from_bits(payload)
+        if self.permitted and self.running is None:
+            self.running, self.next, self.permitted = self.next, None, False
+            self.started.append((self.bench.now, self.running.program))
             self.script = list(self.bench.programs[self.running.program])
-            self.wait, self.aborted = random.randrange(10), False
+            self.wait, self.aborted = random.randrange(self.bench.slowness), False
         assert not (abort and self.aborted), f"PE {self.number} is aborted twice"
         self.aborted |= bool(abort)
         if abort and self.running is not None and not self.deaf:
@@ -76,6 +89,7 @@ class Bench:
 
     def __init__(self, dut):
         self.dut, self.programs, self.tables, self.errors = dut, {}, {}, {}
+        self.now, self.slowness = 0, 10
         self.packets = Source(dut, "packets", rate=0.3)
         self.aborts = Source(dut, "aborts")
         self.completions = Sink(dut, "completions", rate=0.5)
@@ -102,8 +116,9 @@ class Bench:
 
     async def step(self):
         await RisingEdge(self.dut.clk)
-        proceed, abort = int(self.dut.proceed.value), int(self.dut.abort.value)
-        arrive = sum(worker.edge(proceed >> p & 1, abort >> p & 1) << p
+        self.now += 1
+        pins = [int(getattr(self.dut, name).value) for name in ("proceed", "abort", "go", "drop")]
+        arrive = sum(worker.edge(*(pin >> p & 1 for pin in pins)) << p
                      for p, worker in enumerate(self.workers))
         self.dut.arrive.value = arrive
         self.dut.idle.value = sum((w.running is None) << p for p, w in enumerate(self.workers))
@@ -134,7 +149,7 @@ class Bench:
         done = self.done.pop(0)
         return {"id": done.id, "code": done.code.value, "pe": done.failed_pe,
                 "mask": done.failed_mask, "field": done.field, "unit": done.unit,
-                "tag": done.command_tag}
+                "tag": done.command_tag, "address": done.address}
 
 
 async def start(dut):
@@ -155,7 +170,8 @@ async def random_packets_end_as_their_programs_say(dut):
             if random.random() < 0.3:
                 steps = steps[:random.randint(0, len(steps))]
                 failures[p] = (random.choice([1, 2, 3, 5]), random.getrandbits(16),
-                               random.randrange(8), random.getrandbits(8))
+                               random.randrange(8), random.getrandbits(8),
+                               random.getrandbits(48))
                 steps.append(failures[p])
             else:
                 steps += [random.randrange(20), (OK,)]
@@ -163,9 +179,10 @@ async def random_packets_end_as_their_programs_say(dut):
             barriers[p] += steps.count("barrier")
         bench.packet(number, scripts)
         lowest = min(failures, default=0)
-        code, tag, unit, field = failures.get(lowest, (OK, 0, 0, 0))
+        code, tag, unit, field, place = failures.get(lowest, (OK, 0, 0, 0, 0))
         expected[number] = {"id": number, "code": code, "pe": lowest, "unit": unit, "tag": tag,
-                            "mask": sum(1 << p for p in failures), "field": field}
+                            "mask": sum(1 << p for p in failures), "field": field,
+                            "address": place}
     for _ in range(80):
         done = await bench.completion()
         assert done == expected.pop(done["id"])
@@ -203,15 +220,17 @@ async def packets_of_other_pes_overlap_and_of_the_same_keep_their_order(dut):
 @cocotb.parametrize(case=["empty", "outside", "misplaced", "address", "poison", "link_down"])
 async def a_packet_that_cannot_start_is_refused(dut, case):
     bench = await start(dut)
-    bench.errors = {TABLE: AccessError.__members__.get(case.upper(), AccessError.POISON)}
+    error = AccessError.__members__.get(case.upper(), AccessError.POISON)
+    bench.errors = {TABLE + 64 * 9: error}
     mask = {"empty": 0, "outside": 1 | 1 << PES}.get(case, 7)
-    table = TABLE + 4 * (case == "misplaced")
+    table = TABLE + 64 * 9 + 4 * (case == "misplaced")
     bench.packet(9, {}, mask=mask, table=table)
     done = await bench.completion()
     code, field = {"empty": (BAD_FIELD, 8), "outside": (BAD_FIELD, 8), "misplaced": (BAD_FIELD, 2),
                    "address": (BAD_ADDRESS, 2), "poison": (POISON, 2),
                    "link_down": (LINK_DOWN, 2)}[case]
     assert (done["id"], done["code"], done["field"], done["mask"]) == (9, code, field, 0)
+    assert done["address"] == (TABLE + 64 * 9 if code in (BAD_ADDRESS, POISON) else 0)
     bench.packet(10, {0: [(OK,)]})
     assert (await bench.completion())["code"] == OK
 

@@ -111,6 +111,38 @@ def test_error_of_a_program_reaches_the_host():
             device.launch(1, {1: program}).wait()
 
 
+def test_completion_names_the_address_that_failed():
+    with Package(TINY) as package:
+        device = Device(package)
+        for at in (1 << 44 | 1 << 39, 1 << 44 | 1 << 40 | 1 << 39):     # SRAM, HBM
+            program = Program(local_lines=256)
+            buffer = program.buffer(4)
+            program.dma_in(Operand(buffer, release=4), at + 70, row_bytes=100)
+            with pytest.raises(DeviceError, match=f"address {at + 64:#x}|address {at + 128:#x}"):
+                device.launch(1, {1: program}).wait()
+
+
+def test_streams_wait_for_each_other_without_the_host():
+    """Each of two streams takes in turn what the other has made; one doorbell for all."""
+    with Package(TINY) as package:
+        device = Device(package)
+        content, rows = pattern(64 * 4, 3), 4
+        places = [device.alloc(0, 64 * rows) for _ in range(7)]
+        device.write(places[0], content).wait()
+        made = [device.prepare(0, {n % 2: move(places[n], places[n + 1], rows)}) for n in range(6)]
+        device.synchronize()
+        events = [device.event() for _ in range(2)]
+        with device.batch():
+            for n, one in enumerate(made):
+                stream = n % 2
+                if n:
+                    device.wait(events[1 - stream], stream)
+                device.start(one, stream=stream)
+                device.record(events[stream], stream)
+        device.synchronize()
+        np.testing.assert_array_equal(device.read(places[6], len(content)), content)
+
+
 def test_trace_shows_the_units_that_worked(tmp_path):
     path = tmp_path / "trace.json"
     with Package(TINY, trace=path) as package:

@@ -103,6 +103,52 @@ def test_time_out_names_what_did_not_complete():
         event.wait(timeout=1000)
 
 
+def test_error_of_a_copy_names_its_address():
+    d = device()
+    with pytest.raises(DeviceError, match=r"BAD_ADDRESS \(.*, address 0xf0000000040\)") as caught:
+        d.write(0xF << 40 | 100, np.zeros(20, np.uint8)).wait()
+    assert caught.value.completion.address == 0xF << 40 | 64
+
+
+def test_streams_wait_for_records_of_others():
+    d = device()
+    event, other = d.event(), d.event()
+    assert event.number != other.number
+    for n in range(1, 4):
+        d.record(event, stream=1)
+        assert d.wait(event, stream=2).wait().value == n
+    with pytest.raises(ValueError, match="Event 0 is recorded by stream 1: stream 2 must have"):
+        d.record(event, stream=2)
+    with pytest.raises(ValueError, match="Event 1 must be recorded before a stream waits for it"):
+        d.wait(other, stream=2)
+
+
+def test_events_are_given_back_and_count_on():
+    d = device()
+    events = [d.event() for _ in range(16)]
+    with pytest.raises(RuntimeError, match="All 16 events are in use: release one"):
+        d.event()
+    done = d.record(events[5], stream=1)
+    with pytest.raises(ValueError, match="Event 5 must be reached before it is released"):
+        d.release_event(events[5])
+    done.wait()
+    d.release_event(events[5])
+    again = d.event()
+    assert (again.number, again.records, again.stream) == (5, 1, None)
+    d.record(again, stream=3)
+    assert d.wait(again, stream=0).wait().value == 2
+
+
+def test_a_wait_that_does_not_end_says_who_waits_for_whom():
+    d = device()
+    event = d.event()
+    d.record(event, stream=1).wait()
+    event.records += 1      # a record that is lost
+    with pytest.raises(DeviceError, match="Wait of stream 2 for record 2 of event 0 by stream 1 "
+                       "ended with WATCHDOG .*, 1 records were there"):
+        d.wait(event, stream=2).wait()
+
+
 def test_buffers_beyond_local_memory_are_refused():
     program = Program(local_lines=10)
     program.buffer(8)

@@ -8,7 +8,7 @@ from cosim.golden.moves import Rows, rows_in
 from rtl.pe.dma_in import DmaIn
 from rtl.pe.interfaces import ErrorCode
 from testbenches import sim
-from testbenches.pe.unit_bench import Bench, command, error_of, operand, seed
+from testbenches.pe.unit_bench import Bench, address_of, command, error_of, operand, seed
 from testbenches.twins import Twins
 
 LINES = 64
@@ -157,7 +157,7 @@ async def an_index_past_its_limit_ends_the_job(dut, at):
         bench.requests.clear()
         bench.commands += [dma(before, tag=1, release=1),
                            dma(job, tag=2, release=5, indexed=0, limit=limit)]
-        assert await bench.fail() == (ErrorCode.BAD_FIELD.value, 12, 2)
+        assert await bench.fail() == (ErrorCode.BAD_FIELD.value, 12, 2) and not address_of(dut)
         for _ in range(30):     # the release of the job before waits its turn; no other may follow
             await bench.step()
         assert len(bench.requests) == 2 + 2 * at and not dut.outstanding.value
@@ -222,6 +222,7 @@ async def error_response_stops_the_unit_when_all_have_come_back(dut, error, job)
     bench.commands += [dma(r, tag=40 + n, release=n + 1) for n, r in enumerate(rows)]
     code = (ErrorCode.BAD_ADDRESS, ErrorCode.POISON, ErrorCode.LINK_DOWN)[error - 1]
     assert await bench.fail() == (code.value, 0, 40 + job)
+    assert address_of(dut) == bench.failed[0]
     assert not bench.pending and not dut.outstanding.value
     for n in (7, 9, 12):
         where = place.bytes(960 * job + 64 * n, 64)
@@ -250,6 +251,7 @@ async def nothing_is_asked_for_after_an_error(dut):
     bench.faults = {64 * 3: 1}
     bench.commands.append(dma(Rows(address=0, rows=1000, row_bytes=64, stride=64), tag=4))
     assert await bench.fail() == (ErrorCode.BAD_ADDRESS.value, 0, 4)
+    assert address_of(dut) == 64 * 3
     assert len(bench.requests) < 20 and not bench.pending
 
 

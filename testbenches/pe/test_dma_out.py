@@ -8,7 +8,7 @@ from cosim.golden.moves import Rows, rows_out
 from rtl.pe.dma_out import DmaOut
 from rtl.pe.interfaces import ErrorCode
 from testbenches import sim
-from testbenches.pe.unit_bench import Bench, command, operand, seed
+from testbenches.pe.unit_bench import Bench, address_of, command, operand, seed
 from testbenches.twins import Twins
 
 LINES = 64
@@ -135,6 +135,7 @@ async def error_response_stops_the_unit_when_all_have_come_back(dut, error, job)
     bench.commands += [dma(r, tag=40 + n, release=n + 1) for n, r in enumerate(rows)]
     code = (ErrorCode.BAD_ADDRESS, ErrorCode.POISON, ErrorCode.LINK_DOWN)[error - 1]
     assert await bench.fail() == (code.value, 0, 40 + job)
+    assert address_of(dut) == bench.failed[0]
     assert not bench.pending and not dut.outstanding.value
     before = len(bench.requests)
     for _ in range(50):
@@ -157,6 +158,7 @@ async def nothing_is_asked_for_after_an_error(dut):
     bench.faults = {64 * 3: 1}
     bench.commands.append(dma(Rows(address=0, rows=1000, row_bytes=64, stride=64), tag=4))
     assert await bench.fail() == (ErrorCode.BAD_ADDRESS.value, 0, 4)
+    assert address_of(dut) == 64 * 3
     assert len(bench.requests) < 20 and not bench.pending
 
 

@@ -43,7 +43,8 @@ class Bench:
 
     async def start(self):
         dut = self.dut
-        await sim.reset(dut, dut.launch__valid, dut.launch__payload, dut.report__ready,
+        dut.go.value = 1        # whatever waits may start
+        await sim.reset(dut, dut.drop, dut.launch__valid, dut.launch__payload, dut.report__ready,
                         dut.proceed, dut.abort, dut.request__ready, dut.response__valid,
                         dut.response__payload, dut.access__valid, dut.access__payload,
                         dut.access_response__ready)
@@ -64,8 +65,8 @@ class Bench:
             await RisingEdge(self.dut.clk)
         self.dut.launch__valid.value = 0
 
-    async def report(self, *, patience=8000):
-        """(code, tag, unit, field)."""
+    async def report(self, *, patience=8000, address=0):
+        """(code, tag, unit, field); the report names ``address``."""
         dut = self.dut
         dut.report__ready.value = 1
         for _ in range(patience):
@@ -73,7 +74,8 @@ class Bench:
             if dut.report__valid.value:
                 value = int(dut.report__payload.value)
                 dut.report__ready.value = 0
-                return value & 0xFF, value >> 8 & 0xFFFF, value >> 24 & 15, value >> 28
+                assert value >> 36 == address
+                return value & 0xFF, value >> 8 & 0xFFFF, value >> 24 & 15, value >> 28 & 0xFF
         raise AssertionError("no report")
 
     async def check(self, program):
@@ -239,11 +241,12 @@ async def error_ends_the_program_and_the_next_one_runs(dut, case):
     words = program.words()
     tag = len(words) // 2
     at = next(i for i in range(tag, len(words)) if words[i][0] & 0xFF == Op.DMA_IN)
-    want = None
+    want, address = None, 0
     if case in ("address", "poison"):
         words[at][4:6] = 0x7_0000, 0
         kind = ERROR_ADDRESS if case == "address" else ERROR_POISON
         bench.memory.errors[0x7_0000 // 64] = kind
+        address = 0x7_0000
         code = Code.BAD_ADDRESS if case == "address" else Code.POISON
         want = (code, at, Unit.DMA_IN)
     elif case == "field":
@@ -262,9 +265,10 @@ async def error_ends_the_program_and_the_next_one_runs(dut, case):
         want = (Code.WATCHDOG, at, Unit.A_LOADER, int(words[at][4]) & 31)
     else:
         bench.memory.errors[PROGRAM // 64 + at] = ERROR_POISON
+        address = PROGRAM + 64 * at
         want = (Code.POISON, 0, 0, 0)
     await bench.launch(words, watchdog=500)
-    got = await bench.report()
+    got = await bench.report(address=address)
     assert got[:len(want)] == want
     bench.memory.errors.clear()
     await bench.check(product(bench, tiles=2, blocks=3, rows=4, columns=5))

@@ -31,7 +31,12 @@ def unpack(layout, value):
 def error_of(dut):
     """``(valid, code, field, tag)`` of the unit's error port."""
     value = int(dut.unit__error.value)
-    return value & 1, (value >> 1) & 0xFF, (value >> 9) & 0xFF, value >> 17
+    return value & 1, (value >> 1) & 0xFF, (value >> 9) & 0xFF, (value >> 17) & 0xFFFF
+
+
+def address_of(dut):
+    """Address that the unit's error port names."""
+    return int(dut.unit__error.value) >> 33
 
 
 def command(opcode, tag=0, **words):
@@ -62,6 +67,7 @@ class Bench:
         self.far = np.random.randint(0, 256, far_bytes, dtype=np.uint8)
         self.pointers = {(cb, side): 0 for cb in buffers for side in range(2)}
         self.commands, self.releases, self.requests, self.pending = [], [], [], []
+        self.failed = []            # addresses answered with an error, in order
         self.faults, self.hold, self.in_order, self.latency = {}, False, in_order, latency
         self.cycle, self.most, self.writes, self.silent = 0, 0, 0, False
         self.reads = {name: None for name in ("index", "local", "source")
@@ -199,6 +205,8 @@ class Bench:
         address, error = fields["address"], self.faults.get(fields["address"], 0)
         if address + LINE_BYTES > len(self.far):
             error = error or 1
+        if error:
+            self.failed.append(address)
         line = random.getrandbits(512)
         if not error and fields["write"]:
             store(self.far, address, fields["data"], fields["mask"])
