@@ -79,15 +79,15 @@ async def rows_move_a_line_a_cycle_when_aligned_alike(dut, row_bytes, skew):
 
 
 @cocotb.test()
-async def thirty_two_writes_are_under_way_and_no_more(dut):
+async def sixty_four_writes_are_under_way_and_no_more(dut):
     """The second job's writes start behind those of the first; they end in order."""
     bench = await new_bench(dut, ready=1.0)
     bench.silent = True
     bench.commands += [dma(Rows(address=0, rows=1, row_bytes=20 * 64), tag=1, release=1),
-                       dma(Rows(address=4096, rows=1, row_bytes=31 * 64), tag=2, release=2)]
-    for _ in range(80):
+                       dma(Rows(address=4096, rows=1, row_bytes=50 * 64), tag=2, release=2)]
+    for _ in range(120):
         await bench.step()
-    assert len(bench.pending) == 32
+    assert len(bench.pending) == 64
     assert [r["address"] for r in bench.requests[20:22]] == [4096, 4160]
     assert dut.outstanding.value and not dut.unit__idle.value
     late, bench.pending, bench.silent = bench.pending[19], bench.pending[:], False
@@ -97,7 +97,7 @@ async def thirty_two_writes_are_under_way_and_no_more(dut):
     assert not bench.releases and dut.outstanding.value and not bench.pending
     bench.pending.append(late)
     await bench.finish()
-    assert len(bench.requests) == 51 and not dut.outstanding.value
+    assert len(bench.requests) == 70 and not dut.outstanding.value
     assert bench.releases == [(DATA, 0, 1), (DATA, 0, 2)]
 
 
