@@ -367,4 +367,4 @@ def test_two_dies(tmp_path, simulator):
     if simulator == "icarus":
         run_grid(tmp_path, simulator, (2, 1), accesses=60)
     else:
-        run_grid(tmp_path, simulator, (1, 2), accesses=200, latency_cycles=16, far_requests=32)
+        run_grid(tmp_path, simulator, (1, 2), accesses=200, latency_cycles=16, far_requests=40)
