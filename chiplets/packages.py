@@ -46,7 +46,7 @@ class ComputeParameters:
     grid : tuple of int
         Rows and columns of compute chiplets that are joined by links; (1, 1): none is.
     far_requests : int
-        Requests of a PE to other chiplets under way at once.
+        Requests of a PE to other chiplets under way at once; with so many, it makes no other.
 
     Their exceptions are those of the components that they are for.
     """
@@ -65,7 +65,7 @@ class ComputeParameters:
     link_latency_cycles: int = 16
     host: bool = False
     grid: tuple = (1, 1)
-    far_requests: int = 32
+    far_requests: int = 40
 
     @property
     def layout(self):

@@ -13,10 +13,10 @@ class Requester(wiring.Component):
     """Sends a node's requests to where their addresses say, and brings the responses back.
 
     Latency is 0 cycles both ways, throughput one a cycle. A request that no node answers is
-    answered here with ``AccessError.ADDRESS``; such answers may overtake others. A request for
-    another die waits, with all that follow it, while ``window`` of them are under way. No
-    combinational path leads from ``request`` to ``response`` or from the valid to the ready of one
-    stream. The clock stops while neither a request nor a response is there.
+    answered here with ``AccessError.ADDRESS``; such answers may overtake others. While
+    ``window`` requests for other dies are under way, none is taken. No combinational path leads
+    from ``request`` to ``response`` or to the ready of its own stream. The clock stops while
+    neither a request nor a response is there.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class Requester(wiring.Component):
             stalled).any())
         target, far, known = self.addresses.decode(
             m, self.request.payload.address, die=self.die, ways=self.ways)
-        may = self._may(m, far)
+        room = self._room(m, far)
         packet, fault = self.o_packets.payload, data.View(refused, faults.r_data)
         body, answer = self.i_packets.payload.body, self.response.payload
         fault_in = data.View(refused, faults.w_data)
@@ -80,9 +80,9 @@ class Requester(wiring.Component):
 
         m.d.comb += [packet.target.eq(target), packet.source.eq(self.node),
                      packet.body.eq(self.request.payload),
-                     self.o_packets.valid.eq(self.request.valid & known & faults.w_rdy & may),
-                     self.request.ready.eq(self.o_packets.ready & faults.w_rdy & may),
-                     faults.w_en.eq(self.request.valid & self.o_packets.ready & ~known),
+                     self.o_packets.valid.eq(self.request.valid & known & faults.w_rdy & room),
+                     self.request.ready.eq(self.o_packets.ready & faults.w_rdy & room),
+                     faults.w_en.eq(self.request.valid & self.o_packets.ready & room & ~known),
                      fault_in.tag.eq(self.request.payload.tag),
                      fault_in.write.eq(self.request.payload.write),
                      self.fault.eq(faults.w_en & faults.w_rdy)]
@@ -96,16 +96,16 @@ class Requester(wiring.Component):
         m.d.work += stalled.eq(self.i_packets.valid & ~own & ~self.response.ready)
         return m
 
-    def _may(self, m, far):
-        """Whether the window has a place for the request, ``far`` if it is for another die."""
+    def _room(self, m, far):
+        """Whether the window has a place; counts requests that are ``far`` and their answers."""
         if not (self.ways and self.window):
             return C(1)
-        count, may = Signal(range(self.window + 1)), Signal()
-        m.d.comb += may.eq(~far | (count != self.window))
+        count, room = Signal(range(self.window + 1)), Signal()
+        m.d.comb += room.eq(count != self.window)
         sent = far & self.o_packets.valid & self.o_packets.ready
         back = self.i_packets.payload.far & self.i_packets.valid & self.i_packets.ready
         m.d.work += count.eq(count + sent - back)
-        return may
+        return room
 
 
 class Target(wiring.Component):

@@ -28,6 +28,7 @@ from testbenches.twins import Twins
 
 PARAMETERS = ComputeParameters(rows=1, columns=2, bank_lines=16, hbm_tiles=1, tile_channels=3,
                                hbm_rows=2, link_latency_cycles=2)
+JOINED = ComputeParameters(rows=1, columns=2, bank_lines=16, link_latency_cycles=2, grid=(2, 2))
 DIE, PES, BUILT, LINES, CHANNELS = 3, 2, 4, 32, 3
 NAME_BITS = origin_layout().size
 REQUEST = channel_request_layout(NAME_BITS)
@@ -431,9 +432,10 @@ def test_compute(tmp_path, simulator):
     sim.run(Twins(Pair), test_module=__name__, build_dir=tmp_path, simulator=simulator)
 
 
-def test_no_output_of_the_base_follows_an_input_in_the_same_cycle(tmp_path):
+@pytest.mark.parametrize("parameters", [PARAMETERS, JOINED], ids=["alone", "joined"])
+def test_no_output_of_the_base_follows_an_input_in_the_same_cycle(tmp_path, parameters):
     source = tmp_path / "base.il"
-    source.write_text("\n".join(verilog.modules(ComputeBase(PARAMETERS), name="dut").values()))
+    source.write_text("\n".join(verilog.modules(ComputeBase(parameters), name="dut").values()))
     design = libyosys.Design()
     for step in (f"read_rtlil {source}", "hierarchy -top dut", "proc -noopt", "flatten",
                  "opt_clean"):

@@ -362,10 +362,9 @@ def test_four_dies(tmp_path):
 
 
 @sim.on_simulators
-def test_two_dies_in_a_column(tmp_path, simulator):
-    run_grid(tmp_path, simulator, (2, 1), accesses=60 if simulator == "icarus" else 200)
-
-
-def test_two_dies_in_a_row_at_the_links_full_length(tmp_path):
-    """The speed is measured here."""
-    run_grid(tmp_path, "verilator", (1, 2), accesses=200, latency_cycles=16, far_requests=32)
+def test_two_dies(tmp_path, simulator):
+    """On Verilator in a row, with a link of full length, whose speed is measured."""
+    if simulator == "icarus":
+        run_grid(tmp_path, simulator, (2, 1), accesses=60)
+    else:
+        run_grid(tmp_path, simulator, (1, 2), accesses=200, latency_cycles=16, far_requests=40)
