@@ -91,6 +91,21 @@ async def parts_of_the_pes_go_to_two_packets(dut):
 
 
 @cocotb.test()
+async def a_packet_waits_for_the_whole_packet_before_it_in_its_stream(dut):
+    """Its PE is free and holds its program, but another PE still runs what came before."""
+    bench = await quick(dut)
+    bench.packet(0, {0: [60, END], 1: [200, END]})
+    bench.packet(4, {0: [5, END]})
+    await bench.until(lambda: starts(bench, 0) and given(bench, 0) and running(bench, 0))
+    await bench.until(lambda: not running(bench, 0))
+    await bench.until(lambda: not running(bench, 1))
+    ended = bench.now
+    assert len(starts(bench, 0)) == 1 and given(bench, 0)
+    assert [(await bench.completion())["id"] for _ in range(2)] == [0, 4]
+    assert starts(bench, 0)[1] > ended
+
+
+@cocotb.test()
 async def a_packet_that_waits_for_its_stream_lets_others_pass(dut):
     """It holds no place in PEs that do not run what it waits for."""
     bench = await quick(dut)
