@@ -91,6 +91,33 @@ async def parts_of_the_pes_go_to_two_packets(dut):
 
 
 @cocotb.test()
+async def a_packet_waits_for_the_whole_packet_before_it_in_its_stream(dut):
+    """Its PE is free and holds its program, but another PE still runs what came before."""
+    bench = await quick(dut)
+    bench.packet(0, {0: [60, END], 1: [200, END]})
+    bench.packet(4, {0: [5, END]})
+    await bench.until(lambda: starts(bench, 0) and given(bench, 0) and running(bench, 0))
+    await bench.until(lambda: not running(bench, 0))
+    await bench.until(lambda: not running(bench, 1))
+    ended = bench.now
+    assert len(starts(bench, 0)) == 1 and given(bench, 0)
+    assert [(await bench.completion())["id"] for _ in range(2)] == [0, 4]
+    assert starts(bench, 0)[1] > ended
+
+
+@cocotb.test()
+async def a_packet_does_not_overtake_one_that_waits_for_a_place(dut):
+    """Packet 2 waits for the place that packet 1 has in PE 0; PE 1 would be free for packet 3."""
+    bench = await quick(dut)
+    bench.packet(0, {0: [200, END]})
+    bench.packet(1, {0: [10, END]})
+    bench.packet(2, {0: [5, END], 1: [5, END]})
+    bench.packet(3, {1: [5, END]})
+    assert [(await bench.completion())["id"] for _ in range(4)] == [0, 1, 2, 3]
+    assert starts(bench, 0)[2] == starts(bench, 1)[0] < starts(bench, 1)[1]
+
+
+@cocotb.test()
 async def a_packet_that_waits_for_its_stream_lets_others_pass(dut):
     """It holds no place in PEs that do not run what it waits for."""
     bench = await quick(dut)
