@@ -175,7 +175,11 @@ class HbmController(wiring.Component):
         for count, write in ((reads, 0), (writes, 1)):
             m.d.sync += count.eq(count + (goes & (runs.held.write == write))
                                  - (self.pop & (runs.pop_write == write)))
-        m.d.comb += self.turn.conflict.eq(held & blocked & (~runs.held.write | partial.match))
+        m.d.comb += [
+            self.turn.conflict.eq(held & blocked & (~runs.held.write | partial.match)),
+            self.turn.ends.eq(runs.ends), self.turn.end_write.eq(runs.pop_write),
+            self.turn.end_bank.eq(runs.pop_bank), self.turn.has0.eq(runs.has0),
+            self.turn.has1.eq(runs.has1)]
         return held | parked
 
     def _rows(self, m):

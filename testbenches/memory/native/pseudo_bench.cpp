@@ -3,7 +3,7 @@
 // status 1 on an error.
 #include <x86intrin.h>
 
-#include <chrono>
+#include <ctime>
 
 #include "Vdut.h"
 #include "pseudo_traffic.hpp"
@@ -96,11 +96,11 @@ struct Bench {
         dut.rst = 1;
         dut.hbm_clk = dut.clk = dut.request___05Fvalid = dut.response___05Fready = 0;
         eval();
-        uint64_t settled = 0, still = 0;
+        uint64_t settled = 0, still = 0, rest = 0;
         const uint64_t clk_period = options["clk_period"], hbm_period = options["hbm_period"];
-        const auto start = std::chrono::steady_clock::now();
+        const std::clock_t start = std::clock();
         const uint64_t tsc = __rdtsc();
-        while (settled < 64) {
+        while (settled < 24) {
             const uint64_t at = std::min(clk_at, hbm_at);
             if (clks >= 8) dut.rst = 0;
             const bool is_clk = at == clk_at;
@@ -117,14 +117,15 @@ struct Bench {
             if (is_clk) {
                 if (sent) dut.request___05Fvalid = sent = 0;
                 settled = traffic.done() && !dut.awake && !dut.hbm_awake ? settled + 1 : 0;
+                rest = traffic.done() ? rest + 1 : 0;
+                if (rest > 40 * options["refi"])
+                    return std::puts("error=the clocks do not come to rest"), 1;
                 still = traffic.moved(clks) ? 0 : still + 1;
                 if (still > 60000 + options["quiet"]) return std::puts("error=nothing moves"), 1;
             }
         }
-        const double seconds = std::chrono::duration<double>(
-            std::chrono::steady_clock::now() - start).count();
+        const double seconds = double(std::clock() - start) / CLOCKS_PER_SEC;
         const double nanoseconds = seconds * 1e9 * double(spent) / double(__rdtsc() - tsc);
-        if (getenv("DBG")) traffic.differ(memory);
         if (!traffic.same(memory)) return std::puts("error=memory differs from the model"), 1;
         const auto& c = device.counters();
         auto print = [](const char* name, uint64_t value) {

@@ -172,7 +172,6 @@ class Traffic {
         return good;
     }
 
-    void differ(const std::vector<uint8_t>& m) const { for (size_t n = 0; n < m.size(); n += 32) if (std::memcmp(&m[n], &model_[n], 32)) { printf("diff %zu half %zu: ", n / 64, n / 32 % 2); for (size_t k = 0; k < m.size(); k += 32) if (!std::memcmp(&m[n], &model_[k], 32)) printf(" is %zu.%zu", k / 64, k/32%2); printf(" %02x%02x%02x%02x should %02x%02x\n", m[n], m[n+1], m[n+2], m[n+3], model_[n], model_[n+1]); } }
     bool same(const std::vector<uint8_t>& memory) const { return memory == model_; }
 
     template <typename Print> void report(Print print) const {
