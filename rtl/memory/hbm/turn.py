@@ -19,8 +19,8 @@ class HbmTurn(wiring.Component):
 
     Parameters
     ----------
-    depth : int
-        Most requests of each direction.
+    most : int
+        Most requests of a direction.
     low, high : int
         Marks [request].
     linger, patience : int
@@ -28,7 +28,7 @@ class HbmTurn(wiring.Component):
 
     Members
     -------
-    reads, writes : In(range(depth + 1))
+    reads, writes : In(range(most + 1))
         Queued requests.
     has0, has1 : In(16)
         Banks for which reads, writes are queued.
@@ -42,10 +42,10 @@ class HbmTurn(wiring.Component):
         Register: column commands are writes.
     """
 
-    def __init__(self, *, depth, low, high, linger, patience):
+    def __init__(self, *, most, low, high, linger, patience):
         self.low, self.high, self.linger, self.patience = low, high, linger, patience
         super().__init__({
-            "reads": In(range(depth + 1)), "writes": In(range(depth + 1)), "has0": In(BANKS),
+            "reads": In(range(most + 1)), "writes": In(range(most + 1)), "has0": In(BANKS),
             "has1": In(BANKS), "end_bank": In(4),
             **{name: In(1) for name in ("read_hits", "write_hits", "ends", "end_write",
                                         "conflict")}, "write": Out(1)})
