@@ -22,10 +22,10 @@ struct Bench {
     uint64_t bus_from = 0, refreshes_from = 0, refreshes_to = 0;
 
     explicit Bench(const Options& options)
-        : options(options), memory(options["rows"] * HbmPseudo::ROW),
-          device(memory.data(), memory.size(), options.timing()), traffic(options, memory),
-          hbm_at(options["phase"]) {
-        for (uint64_t n = 0; n < options["flips"]; n++)
+        : options(options), memory(options.rows * HbmPseudo::ROW),
+          device(memory.data(), memory.size(), options.timing), traffic(options, memory),
+          hbm_at(options.phase) {
+        for (uint64_t n = 0; n < options.flips; n++)
             device.faults().flip(traffic.random() % (memory.size() / 32), traffic.random() % 272);
     }
 
@@ -38,7 +38,7 @@ struct Bench {
 
     void hbm() {
         hbms++;
-        const bool skips = options["skip"] && !dut.hbm_awake && left_out < dut.hbm_rest;
+        const bool skips = options.skip && !dut.hbm_awake && left_out < dut.hbm_rest;
         active += dut.hbm_awake;
         if (skips) {
             left_out++;
@@ -50,7 +50,7 @@ struct Bench {
         HbmColumnCommand column{bool(dut.column_command & 1), bool(dut.column_command >> 1 & 1),
                                 uint32_t(dut.column_command >> 2 & 15),
                                 uint32_t(dut.column_command >> 6)};
-        if (options["noise"])
+        if (options.noise)
             for (auto& word : dut.read_data.m_storage) word = traffic.random();
         dut.read_data.m_storage[8] &= 0xFFFF;
         device.cycle(row, column, dut.write_data.data(), dut.read_data.data());
@@ -80,13 +80,13 @@ struct Bench {
             dut.request___05Fvalid = 1;
             traffic.request.to(dut.request___05Fpayload);
         }
-        dut.response___05Fready = traffic.random() % 100 < options["ready"];
+        dut.response___05Fready = traffic.random() % 100 < options.ready;
         const bool moves_in = dut.request___05Fvalid && dut.request___05Fready;
         const bool moves_out = dut.response___05Fvalid && dut.response___05Fready;
         if (moves_in) traffic.accept(clks, hbms);
         if (moves_out && !traffic.check(answer, clks, hbms)) return false;
         sent = moves_in;
-        if (options["skip"] && !dut.awake && !dut.request___05Fvalid) return true;
+        if (options.skip && !dut.awake && !dut.request___05Fvalid) return true;
         dut.clk ^= 1;
         return true;
     }
@@ -97,7 +97,7 @@ struct Bench {
         dut.hbm_clk = dut.clk = dut.request___05Fvalid = dut.response___05Fready = 0;
         eval();
         uint64_t settled = 0, still = 0, rest = 0;
-        const uint64_t clk_period = options["clk_period"], hbm_period = options["hbm_period"];
+        const uint64_t clk_period = options.clk_period, hbm_period = options.hbm_period;
         const std::clock_t start = std::clock();
         const uint64_t tsc = __rdtsc();
         while (settled < 24) {
@@ -118,10 +118,10 @@ struct Bench {
                 if (sent) dut.request___05Fvalid = sent = 0;
                 settled = traffic.done() && !dut.awake && !dut.hbm_awake ? settled + 1 : 0;
                 rest = traffic.done() ? rest + 1 : 0;
-                if (rest > 40 * options["refi"])
+                if (rest > 40 * options.timing.refi)
                     return std::puts("error=the clocks do not come to rest"), 1;
                 still = traffic.moved(clks) ? 0 : still + 1;
-                if (still > 60000 + options["quiet"]) return std::puts("error=nothing moves"), 1;
+                if (still > 60000 + options.quiet) return std::puts("error=nothing moves"), 1;
             }
         }
         const double seconds = double(std::clock() - start) / CLOCKS_PER_SEC;
@@ -132,7 +132,7 @@ struct Bench {
             std::printf("%s=%llu\n", name, (unsigned long long)value);
         };
         print("clks", clks), print("hbms", hbms), print("active", active), print("hash", hash);
-        print("window", last_data + options["bl"] - first_command);
+        print("window", last_data + options.timing.bl - first_command);
         print("activates", c.activates), print("bank_refreshes", c.bank_refreshes);
         print("precharges", c.precharges), print("refreshes", c.refreshes);
         print("window_refreshes", refreshes_to - refreshes_from);
