@@ -25,8 +25,7 @@ struct Bench {
         : options(options), memory(options.rows * HbmPseudo::ROW),
           device(memory.data(), memory.size(), options.timing), traffic(options, memory),
           hbm_at(options.phase) {
-        for (uint64_t n = 0; n < options.flips; n++)
-            device.faults().flip(traffic.random() % (memory.size() / 32), traffic.random() % 272);
+        traffic.break_things(device.faults(), memory.size() / HbmPseudo::ACCESS);
     }
 
     void eval() {

@@ -14,12 +14,12 @@ namespace mxlet::pseudo {
 //   0 (one at a time); burst: lines that a copy reads or writes at a time; victim: bit 0: the starved
 //   access is a write, 1: the others are; agents, under_way, far: see Traffic; stride [line];
 //   skip: leave out clocks as the channel allows; noise: other data on the pins while none are due;
-//   fill: memory is not zero; flips: bits flipped at random before the start, stuck: bits that are
-//   stuck, each in an access of its own; double: so many accesses have two flipped bits;
+//   fill: memory is not zero; flips, stuck, doubled: so many accesses have a flipped bit, a stuck
+//   bit, two flipped bits; failed: rows of bank 5 that fail;
 //   clk_period, hbm_period, phase: times of the two clocks, in one unit.
 #define MXLET_OPTIONS(X) X(rows) X(count) X(seed) X(request) X(ready) X(quiet) X(gap) X(burst) \
     X(victim) X(agents) X(under_way) X(far) X(stride) X(skip) X(noise) X(fill) X(flips) X(stuck) \
-    X(doubled) X(clk_period) X(hbm_period) X(phase)
+    X(doubled) X(failed) X(clk_period) X(hbm_period) X(phase)
 
 struct Options {
 #define MXLET_FIELD(name) uint64_t name;

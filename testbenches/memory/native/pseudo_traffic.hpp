@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <unordered_map>
 
 #include "pseudo_options.hpp"
@@ -75,6 +76,28 @@ class Traffic {
     }
 
     uint32_t random() { return random_(); }
+
+    // Faults, each in an access of its own; remembers what cannot be read.
+    void break_things(HbmFaults& faults, uint64_t accesses) {
+        const uint64_t count = options_.flips + options_.stuck + options_.doubled;
+        for (uint64_t n = 0; n < count; n++) {
+            const uint64_t access = n * (accesses / count) + random_() % (accesses / count);
+            const uint32_t bit = random_() % HbmFaults::BITS;
+            if (n >= options_.flips && n < options_.flips + options_.stuck) {
+                faults.stick(access, bit, random_() % 2);
+                continue;
+            }
+            faults.flip(access, n < options_.flips ? n % HbmFaults::BITS : bit % 266);
+            if (n < options_.flips) continue;
+            faults.flip(access, (bit % 266 + 1 + random_() % 265) % 266);  // not in the spare bits
+            lost_.insert(access);
+        }
+        for (uint64_t row = 0; row < options_.failed; row++) {
+            faults.fail_row(5, uint32_t(row));
+            for (uint32_t column = 0; column < HbmPseudo::LINES; column++)
+                failed_.insert(HbmPseudo::line_of(5, uint32_t(row), column));
+        }
+    }
     bool done() const {
         return answered_ == options_.count + 1 && expected_.empty();
     }
@@ -118,6 +141,12 @@ class Traffic {
                    r.agent, r.line, now, hbm, {}};
         if (!e.refused && !r.registers) {
             uint8_t* place = &model_[64 * r.line];
+            e.poison = failed_.count(r.line);
+            for (uint64_t half = 0; half < 2; half++) {
+                const bool lost = lost_.count(2 * r.line + half);
+                e.poison |= lost;
+                if (lost && r.write && uint32_t(r.mask >> 32 * half) == ~0u) lost_.erase(2 * r.line + half);
+            }
             if (r.write)
                 for (int n = 0; n < 64; n++) place[n] = r.mask >> n & 1 ? r.data[n] : place[n];
             else
@@ -137,10 +166,11 @@ class Traffic {
         const Expected e = found->second;
         expected_.erase(found);
         const uint64_t error = get(words, RESPONSE_ERROR, 2);
-        bool good = get(words, RESPONSE_WRITE, 1) == e.write && error == e.refused;
+        const uint64_t right = e.refused ? 1 : e.poison && !e.write && !e.registers ? 2 : 0;
+        bool good = get(words, RESPONSE_WRITE, 1) == e.write && error == right;
         if (good && e.registers && !e.refused) {
             for (int n = 0; n < 16; n++) counters_[n] = get(words, RESPONSE_DATA + 32 * n, 32);
-        } else if (!e.write && !e.refused) {
+        } else if (!e.write && !right) {
             for (int n = 0; n < 8 && good; n++) {
                 uint64_t word;
                 std::memcpy(&word, e.data + 8 * n, 8);
@@ -160,6 +190,8 @@ class Traffic {
             worst_ = std::max(worst_, now - e.accepted);
             read_++;
         }
+        if (pattern_ == "starve" && e.line == HbmPseudo::line_of(0, 1, 300 % 16))
+            victim_ = hbm - e.accepted_hbm;
         answered_++;
         moved_ = now;
         if (options_.gap) next_at_ = now + options_.gap;
@@ -167,7 +199,14 @@ class Traffic {
         return good;
     }
 
-    bool same(const std::vector<uint8_t>& memory) const { return memory == model_; }
+    // But for what cannot be read.
+    bool same(const std::vector<uint8_t>& memory) const {
+        for (uint64_t access = 0; access < 2 * lines_; access++)
+            if (!lost_.count(access) && !failed_.count(access / 2) &&
+                std::memcmp(&memory[32 * access], &model_[32 * access], 32))
+                return false;
+        return true;
+    }
 
     template <typename Print> void report(Print print) const {
         print("most_under_way", most_), print("mean_read", read_ ? latency_ / read_ : 0);
@@ -176,6 +215,7 @@ class Traffic {
             print(("latency" + std::to_string(n)).c_str(), latencies_[n]);
             print(("hbm_latency" + std::to_string(n)).c_str(), hbm_latencies_[n]);
         }
+        print("victim", victim_);
         for (int n = 0; n < 16; n++) print((std::string("at_") + COUNTERS[n]).c_str(), counters_[n]);
     }
 
@@ -255,9 +295,10 @@ class Traffic {
     std::mt19937 random_;
     std::vector<uint8_t> model_;
     uint64_t lines_, turn_ = 0, sent_ = 0, answered_ = 0, moved_ = 0, next_at_ = 0, most_ = 0;
-    uint64_t latency_ = 0, worst_ = 0, read_ = 0, latencies_[4] = {}, hbm_latencies_[4] = {};
+    uint64_t latency_ = 0, worst_ = 0, read_ = 0, victim_ = 0, latencies_[4] = {}, hbm_latencies_[4] = {};
     uint64_t counters_[16] = {};
     std::vector<Agent> agents_;
+    std::set<uint64_t> lost_, failed_;  // accesses; lines
     std::unordered_map<uint32_t, Expected> expected_;
     std::deque<std::pair<uint64_t, Expected>> late_;
 };
