@@ -30,7 +30,8 @@ SMALL = HbmTiming(bl=1, cl=7, cwl=3, rcdrd=9, rcdwr=5, rp=6, ras=12, rc=19, wr=8
                   rrefd=4, refi=640)
 OPTIONS = {"request": 100, "ready": 100, "quiet": 0, "gap": 0, "burst": 64, "victim": 0,
            "agents": 1, "under_way": 1 << 20, "far": 0, "stride": 4, "skip": 0, "noise": 1,
-           "fill": 1, "flips": 0, "clk_period": 1600, "hbm_period": 1847, "phase": 100}
+           "fill": 1, "flips": 0, "stuck": 0,
+           "doubled": 0, "failed": 0, "clk_period": 1600, "hbm_period": 1847, "phase": 100}
 
 
 def layout_header():

@@ -120,7 +120,9 @@ class HbmChannel(wiring.Component):
             queue.o.ready.eq(moves & ours), answers.o.ready.eq(moves & ~ours)]
         last = Signal()     # the last response was one of our own
         m.d.comb += ours.eq(queue.o.valid & ~(answers.o.valid & last))
-        gated_domain(m, name="port", enable=ResetSignal("sync") | self.awake)
+        busy = (self.request.valid | queue.o.valid | answers.pending | answers.o.valid
+                | self.response.valid)
+        gated_domain(m, name="port", enable=ResetSignal("sync") | busy)
         with m.If(moves):
             m.d.port += [self.response.valid.eq(queue.o.valid | answers.o.valid), last.eq(ours)]
             with m.If(ours):
@@ -130,8 +132,7 @@ class HbmChannel(wiring.Component):
             with m.Elif(answers.o.valid):
                 m.d.port += [response.name.eq(answer.name), response.write.eq(0),
                              response.error.eq(answer.error), response.data.eq(answer.data)]
-        m.d.comb += self.awake.eq(self.request.valid | queue.o.valid | answers.pending
-                                  | answers.o.valid | self.response.valid)
+        m.d.comb += self.awake.eq(busy | orders.w_moves | answers.r_moves)
 
     def _time(self, m, core):
         """The clock that never stops: refreshes that come to be owed, and all clocks."""

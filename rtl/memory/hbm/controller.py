@@ -87,7 +87,7 @@ class HbmController(wiring.Component):
         m.submodules.banks = self.banks = HbmBanks(timing=self.timing)
         m.submodules.refresh = self.refresh = AllRefresh() if self.all_banks else BankRefresh()
         m.submodules.turn = self.turn = HbmTurn(
-            depth=depth, low=max(1, depth // 8), high=depth // 2, linger=16,
+            most=depth + PARTIAL, low=max(1, depth // 8), high=depth // 2, linger=16,
             patience=self.patience)
         m.submodules.writes = self.writes = HbmWrites(depth=depth)
         m.submodules.returns = self.returns = HbmReturns(info=self.info)
@@ -175,7 +175,11 @@ class HbmController(wiring.Component):
         for count, write in ((reads, 0), (writes, 1)):
             m.d.sync += count.eq(count + (goes & (runs.held.write == write))
                                  - (self.pop & (runs.pop_write == write)))
-        m.d.comb += self.turn.conflict.eq(held & blocked & (~runs.held.write | partial.match))
+        m.d.comb += [
+            self.turn.conflict.eq(held & blocked & (~runs.held.write | partial.match)),
+            self.turn.ends.eq(runs.ends), self.turn.end_write.eq(runs.pop_write),
+            self.turn.end_bank.eq(runs.pop_bank), self.turn.has0.eq(runs.has0),
+            self.turn.has1.eq(runs.has1)]
         return held | parked
 
     def _rows(self, m):

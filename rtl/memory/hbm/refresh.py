@@ -105,13 +105,13 @@ class BankRefresh(wiring.Component):
         m.d.sync += [owed.eq(owed + self.due - self.refresh),
                      done.eq(Mux(after.all(), 0, after)), before.eq(self.pending)]
         came = self.pending & ~before       # banks that have a request again
-        for bank in range(BANKS):
-            others = [n for n in range(bank % GROUPS, BANKS, GROUPS) if n != bank]
-            with m.If(Cat(came[n] & ~recent[n] for n in others).any()):
-                m.d.sync += [fresh[bank].eq(recent[bank] & ~came[bank]),
-                             recent[bank].eq(came[bank])]
-            with m.Elif(came[bank]):
-                m.d.sync += [recent[bank].eq(1), fresh[bank].eq(0)]
+        moved = came & ~recent
+        changed, one = Signal(BANKS), moved[:GROUPS]
+        for low in range(GROUPS, BANKS, GROUPS):
+            one = one | moved[low:low + GROUPS]
+        m.d.comb += changed.eq(one.replicate(BANKS // GROUPS))      # groups with a new bank
+        m.d.sync += [fresh.eq(~came & ((changed & recent) | (~changed & fresh))),
+                     recent.eq(came | (recent & ~changed))]
         return m
 
 

@@ -90,6 +90,8 @@ class HbmRuns(wiring.Component):
         Take the first request of the first run of this bank.
     popped : Out({"slot", "column", "info"})
         That request; no longer queued in the next cycle.
+    ends : Out(1)
+        It is the last one of its run.
     activate, row_write, row_bank : In(1), In(1), In(4)
         The row of the first run of this bank, direction ``row_write``, is opened; ``row_bank``
         stands for ``precharge`` too.
@@ -113,6 +115,7 @@ class HbmRuns(wiring.Component):
             "load": In(1), "entry": In(entry), "held": Out(entry), "conflict": Out(1),
             "room": Out(1), "push": In(1), "pop": In(1), "pop_write": In(1), "pop_bank": In(4),
             "popped": Out(data.StructLayout({"slot": self.slot_bits, "kept": self.kept})),
+            "ends": Out(1),
             "activate": In(1), "row_write": In(1), "row_bank": In(4), "precharge": In(1),
             "row": Out(self.row_bits), "opened": In(BANKS),
             **{f"{name}{n}": Out(BANKS) for name in ("has", "hits") for n in (0, 1)}})
@@ -150,7 +153,7 @@ class HbmRuns(wiring.Component):
                 other.any() & (theirs.data.columns & column).any())),
             run.eq(Mux(self.pop, first, Mux(joins, number_of(own & ~sealed), number_of(fresh)))),
             mine.addr.eq(run), write.addr.eq(run), write.en.eq(self.pop | self.push),
-            gone.eq(self.pop & (old.count == 1)), new.eq(old)]
+            gone.eq(self.pop & (old.count == 1)), self.ends.eq(gone), new.eq(old)]
         with m.If(self.pop):
             m.d.comb += [new.first.eq(after), new.count.eq(old.count - 1),
                          new.columns.eq(Mux(old.twice, old.columns, old.columns & ~popped))]

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <unordered_map>
 
 #include "pseudo_options.hpp"
@@ -13,28 +14,19 @@
 
 namespace mxlet::pseudo {
 
+// Up to 64 bits from bit `at` of a payload, and to it.
 template <typename Words> uint64_t get(const Words& words, int at, int bits) {
-    uint64_t value = 0;
-    for (int n = 0; n < bits; n++)
-        value |= uint64_t(words[(at + n) / 32] >> ((at + n) % 32) & 1) << n;
-    return value;
+    unsigned __int128 value = 0;
+    for (int n = 0; n < 3 && at / 32 + n <= (at + bits - 1) / 32; n++)
+        value |= static_cast<unsigned __int128>(words[at / 32 + n]) << 32 * n;
+    return uint64_t(value >> at % 32) & (~0ull >> (64 - bits));
 }
-
-// `bytes` at a bit position of a payload.
-template <typename Words> void put(Words& words, int at, const void* bytes, int count) {
-    uint32_t* all = words.data();
-    const uint8_t* from = static_cast<const uint8_t*>(bytes);
-    for (int n = 0; n < count; n++)
-        for (int bit = 0; bit < 8; bit++) {
-            const int to = at + 8 * n + bit;
-            all[to / 32] = (all[to / 32] & ~(1u << to % 32)) | uint32_t(from[n] >> bit & 1) << to % 32;
-        }
-}
-template <typename Words> void put_bits(Words& words, int at, int bits, uint64_t value) {
-    for (int n = 0; n < bits; n++) {
-        const uint32_t one = 1u << ((at + n) % 32);
-        words[(at + n) / 32] = (words[(at + n) / 32] & ~one) | ((value >> n & 1) ? one : 0);
-    }
+template <typename Words> void put(Words& words, int at, int bits, uint64_t value) {
+    const unsigned __int128 one = 1, mask = ((one << bits) - 1) << at % 32;
+    const unsigned __int128 shifted = static_cast<unsigned __int128>(value) << at % 32 & mask;
+    for (int n = 0; n < 3 && at / 32 + n <= (at + bits - 1) / 32; n++)
+        words.data()[at / 32 + n] = (words[at / 32 + n] & ~uint32_t(mask >> 32 * n)) |
+                                    uint32_t(shifted >> 32 * n);
 }
 
 struct Request {
@@ -44,12 +36,16 @@ struct Request {
     uint8_t data[64];
 
     template <typename Words> void to(Words& words) const {
-        put_bits(words, REQUEST_LINE, 30, line);
-        put_bits(words, REQUEST_NAME, NAME_BITS, name);
-        put_bits(words, REQUEST_WRITE, 1, write);
-        put_bits(words, REQUEST_REGISTERS, 1, registers);
-        put_bits(words, REQUEST_MASK, 64, mask);
-        put(words, REQUEST_DATA, data, 64);
+        put(words, REQUEST_LINE, 30, line);
+        put(words, REQUEST_NAME, NAME_BITS, name);
+        put(words, REQUEST_WRITE, 1, write);
+        put(words, REQUEST_REGISTERS, 1, registers);
+        put(words, REQUEST_MASK, 64, mask);
+        for (int n = 0; n < 8; n++) {
+            uint64_t word;
+            std::memcpy(&word, data + 8 * n, 8);
+            put(words, REQUEST_DATA + 64 * n, 64, word);
+        }
     }
 };
 
@@ -67,21 +63,43 @@ class Traffic {
     Request request;
 
     Traffic(const Options& options, std::vector<uint8_t>& memory)
-        : options_(options), pattern_(options.text("pattern")), lines_(memory.size() / 64),
-          agents_(std::max<uint64_t>(1, options["agents"])) {
-        random_.seed(options["seed"]);
-        if (options["fill"])
+        : options_(options), lines_(memory.size() / 64),
+          agents_(std::max<uint64_t>(1, options.agents)) {
+        random_.seed(options.seed);
+        if (options.fill)
             for (size_t n = 0; n < memory.size(); n += 4) {
                 const uint32_t word = random_();
                 std::memcpy(&memory[n], &word, 4);
             }
         model_ = memory;
-        next_at_ = options["quiet"];
+        next_at_ = options.quiet;
     }
 
     uint32_t random() { return random_(); }
+
+    // Faults, each in an access of its own; remembers what cannot be read.
+    void break_things(HbmFaults& faults, uint64_t accesses) {
+        const uint64_t count = options_.flips + options_.stuck + options_.doubled;
+        for (uint64_t n = 0; n < count; n++) {
+            const uint64_t access = n * (accesses / count) + random_() % (accesses / count);
+            const uint32_t bit = random_() % HbmFaults::BITS;
+            if (n >= options_.flips && n < options_.flips + options_.stuck) {
+                faults.stick(access, bit, random_() % 2);
+                continue;
+            }
+            faults.flip(access, n < options_.flips ? n % HbmFaults::BITS : bit % 266);
+            if (n < options_.flips) continue;
+            faults.flip(access, (bit % 266 + 1 + random_() % 265) % 266);  // not in the spare bits
+            lost_.insert(access);
+        }
+        for (uint64_t row = 0; row < options_.failed; row++) {
+            faults.fail_row(5, uint32_t(row));
+            for (uint32_t column = 0; column < HbmPseudo::LINES; column++)
+                failed_.insert(HbmPseudo::line_of(5, uint32_t(row), column));
+        }
+    }
     bool done() const {
-        return answered_ == options_["count"] + 1 && expected_.empty();
+        return answered_ == options_.count + 1 && expected_.empty();
     }
     bool moved(uint64_t now) const { return now < moved_ + 2 || done() || now < next_at_; }
 
@@ -91,18 +109,18 @@ class Traffic {
             arrive(late_.front().second);
             late_.pop_front();
         }
-        if (sent_ > options_["count"] || now <= next_at_) return false;
-        if (sent_ == options_["count"]) {  // the last one: the counters, when all else is done
+        if (sent_ > options_.count || now <= next_at_) return false;
+        if (sent_ == options_.count) {  // the last one: the counters, when all else is done
             if (answered_ < sent_ || now < moved_ + 400) return false;
             request = Request{};
             request.registers = true;
             request.name = 1;
             return true;
         }
-        if (random_() % 100 >= options_["request"]) return false;
+        if (random_() % 100 >= options_.request) return false;
         for (uint64_t tries = 0; tries < agents_.size(); tries++) {
             Agent& agent = agents_[turn_++ % agents_.size()];
-            if (agent.under_way >= options_["under_way"]) continue;
+            if (agent.under_way >= options_.under_way) continue;
             request = Request{};
             request.agent = uint32_t(&agent - agents_.data());
             if (!make(agent)) continue;
@@ -123,6 +141,12 @@ class Traffic {
                    r.agent, r.line, now, hbm, {}};
         if (!e.refused && !r.registers) {
             uint8_t* place = &model_[64 * r.line];
+            e.poison = failed_.count(r.line);
+            for (uint64_t half = 0; half < 2; half++) {
+                const bool lost = lost_.count(2 * r.line + half);
+                e.poison |= lost;
+                if (lost && r.write && uint32_t(r.mask >> 32 * half) == ~0u) lost_.erase(2 * r.line + half);
+            }
             if (r.write)
                 for (int n = 0; n < 64; n++) place[n] = r.mask >> n & 1 ? r.data[n] : place[n];
             else
@@ -133,7 +157,7 @@ class Traffic {
         sent_++;
         moved_ = now;
         most_ = std::max<uint64_t>(most_, expected_.size());
-        if (options_["gap"]) next_at_ = ~0ull;
+        if (options_.gap) next_at_ = ~0ull;
     }
 
     template <typename Words> bool check(const Words& words, uint64_t now, uint64_t hbm) {
@@ -142,10 +166,11 @@ class Traffic {
         const Expected e = found->second;
         expected_.erase(found);
         const uint64_t error = get(words, RESPONSE_ERROR, 2);
-        bool good = get(words, RESPONSE_WRITE, 1) == e.write && error == e.refused;
+        const uint64_t right = e.refused ? 1 : e.poison && !e.write && !e.registers ? 2 : 0;
+        bool good = get(words, RESPONSE_WRITE, 1) == e.write && error == right;
         if (good && e.registers && !e.refused) {
             for (int n = 0; n < 16; n++) counters_[n] = get(words, RESPONSE_DATA + 32 * n, 32);
-        } else if (!e.write && !e.refused) {
+        } else if (!e.write && !right) {
             for (int n = 0; n < 8 && good; n++) {
                 uint64_t word;
                 std::memcpy(&word, e.data + 8 * n, 8);
@@ -165,15 +190,23 @@ class Traffic {
             worst_ = std::max(worst_, now - e.accepted);
             read_++;
         }
+        if (pattern_ == "starve" && e.line == HbmPseudo::line_of(0, 1, 300 % 16))
+            victim_ = hbm - e.accepted_hbm;
         answered_++;
         moved_ = now;
-        if (options_["gap"]) next_at_ = now + options_["gap"];
-        late_.push_back({now + options_["far"], e});
+        if (options_.gap) next_at_ = now + options_.gap;
+        late_.push_back({now + options_.far, e});
         return good;
     }
 
-    void differ(const std::vector<uint8_t>& m) const { for (size_t n = 0; n < m.size(); n += 32) if (std::memcmp(&m[n], &model_[n], 32)) { printf("diff %zu half %zu: ", n / 64, n / 32 % 2); for (size_t k = 0; k < m.size(); k += 32) if (!std::memcmp(&m[n], &model_[k], 32)) printf(" is %zu.%zu", k / 64, k/32%2); printf(" %02x%02x%02x%02x should %02x%02x\n", m[n], m[n+1], m[n+2], m[n+3], model_[n], model_[n+1]); } }
-    bool same(const std::vector<uint8_t>& memory) const { return memory == model_; }
+    // But for what cannot be read.
+    bool same(const std::vector<uint8_t>& memory) const {
+        for (uint64_t access = 0; access < 2 * lines_; access++)
+            if (!lost_.count(access) && !failed_.count(access / 2) &&
+                std::memcmp(&memory[32 * access], &model_[32 * access], 32))
+                return false;
+        return true;
+    }
 
     template <typename Print> void report(Print print) const {
         print("most_under_way", most_), print("mean_read", read_ ? latency_ / read_ : 0);
@@ -182,6 +215,7 @@ class Traffic {
             print(("latency" + std::to_string(n)).c_str(), latencies_[n]);
             print(("hbm_latency" + std::to_string(n)).c_str(), hbm_latencies_[n]);
         }
+        print("victim", victim_);
         for (int n = 0; n < 16; n++) print((std::string("at_") + COUNTERS[n]).c_str(), counters_[n]);
     }
 
@@ -220,13 +254,13 @@ class Traffic {
             r.line = (mine * (share / 2) + 77 * mine + agent.next++ % (share / 2)) % (lines_ / 2);
         }
         if (pattern_ == "copy") {  // `burst` lines read, as many written elsewhere
-            const uint64_t burst = options_["burst"];
+            const uint64_t burst = options_.burst;
             r.write = number / burst % 2;
             r.line = (number / burst / 2 * burst + number % burst + (r.write ? lines_ / 2 : 0)) % lines_;
         }
         if (pattern_ == "strided")
-            r.line = number * options_["stride"] % lines_ + number * options_["stride"] / lines_ %
-                                                                options_["stride"];
+            r.line = number * options_.stride % lines_ + number * options_.stride / lines_ %
+                                                                options_.stride;
         if (pattern_ == "update") {  // reads and writes of random lines
             r.line = random_() % lines_;
             r.write = random_() % 2;
@@ -251,19 +285,20 @@ class Traffic {
         if (pattern_ == "starve") {  // bank 0: one access to row 1 among accesses to row 0
             const bool victim = number == 300;
             r.line = HbmPseudo::line_of(0, victim, number % 16);
-            r.write = victim ? options_["victim"] & 1 : options_["victim"] >> 1;
+            r.write = victim ? options_.victim & 1 : options_.victim >> 1;
         }
         return true;
     }
 
     const Options options_;
-    const std::string pattern_;
+    const std::string& pattern_ = options_.pattern;
     std::mt19937 random_;
     std::vector<uint8_t> model_;
     uint64_t lines_, turn_ = 0, sent_ = 0, answered_ = 0, moved_ = 0, next_at_ = 0, most_ = 0;
-    uint64_t latency_ = 0, worst_ = 0, read_ = 0, latencies_[4] = {}, hbm_latencies_[4] = {};
+    uint64_t latency_ = 0, worst_ = 0, read_ = 0, victim_ = 0, latencies_[4] = {}, hbm_latencies_[4] = {};
     uint64_t counters_[16] = {};
     std::vector<Agent> agents_;
+    std::set<uint64_t> lost_, failed_;  // accesses; lines
     std::unordered_map<uint32_t, Expected> expected_;
     std::deque<std::pair<uint64_t, Expected>> late_;
 };
