@@ -136,7 +136,7 @@ class Cache:
         return next(way for way in ways if way.r == FAR)
 
     def inserted(self, number: int) -> int:
-        """r of a new line in a set."""
+        """Re-reference number of a new line in a set."""
         period = duel_sets(self.sets)
         leader = number % period if period > 1 else None
         rarely = self.duel > DUEL_START
