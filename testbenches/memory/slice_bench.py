@@ -18,9 +18,9 @@ from rtl.pe.interfaces import AccessError
 from testbenches import sim
 from testbenches.noc.traffic import Sink, Source
 
-LINES, WAYS, BANKS, NAME_BITS, MSHRS = 32, 4, 4, 6, 4
+LINES, WAYS, BANKS, NAME_BITS, MSHRS = 32, 4, 4, 6, 8
 SETS = LINES // WAYS
-MEMORY_NAME_BITS = 2
+MEMORY_NAME_BITS = 3
 REQUEST = slice_request_layout(name_bits=NAME_BITS)
 RESPONSE = slice_response_layout(name_bits=NAME_BITS)
 MEMORY_REQUEST = memory_request_layout(name_bits=MEMORY_NAME_BITS)
@@ -140,7 +140,8 @@ class Bench:
 
     async def start(self, *, ways=0, fresh=False):
         dut = self.dut
-        for signal in (dut.flush, dut.tick, dut.inject):
+        for signal in (dut.flush, dut.tick, dut.inject, dut.request__payload,
+                       dut.memory_response__payload):
             signal.value = 0
         dut.cache_ways.value = 0
         await sim.reset(dut)

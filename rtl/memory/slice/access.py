@@ -43,6 +43,8 @@ class Access(wiring.Component):
         A write to the array; takes place whatever else is wanted.
     busy : Out(1)
         A task is under way.
+    mending : Out(1)
+        The task is to store what it read, corrected: nobody else may write that line meanwhile.
     merging : Out(1)
         The clock of the domain ``merge`` must pass the coming edge: what a line is merged with is
         kept there, so that nothing of it moves otherwise.
@@ -60,7 +62,7 @@ class Access(wiring.Component):
             "bad": In(WORDS), "poisoned": In(WORDS),
             "store": Out(1), "store_line": Out(range(places)), "store_words": Out(WORDS),
             "store_data": Out(LINE_BITS), "store_poison": Out(WORDS), "busy": Out(1),
-            "merging": Out(1), "found_corrected": Out(1), "found_bad": Out(1)})
+            "mending": Out(1), "merging": Out(1), "found_corrected": Out(1), "found_bad": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -79,7 +81,7 @@ class Access(wiring.Component):
         mends = task["scrub"] & (self.corrected.any())
         m.d.comb += [
             self.task.ready.eq(~held | done),
-            self.fix.eq(held & wrong),
+            self.fix.eq(held & wrong), self.mending.eq(held & task["scrub"]),
             response.valid.eq(held & ~wrong & task["respond"] & ~answered),
             response.payload.name.eq(task["name"]), response.payload.write.eq(task["write"]),
             response.payload.data.eq(self.data), response.payload.error.eq(task["error"]),

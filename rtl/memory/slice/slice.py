@@ -227,14 +227,15 @@ class SramSlice(wiring.Component):
         """One write and one read of different banks: stores first, lookups, then scratch."""
         bank_bits = exact_log2(self.banks)
         line = Signal(range(self.lines))
-        stores = access.store | misses.store
+        fills = misses.store & misses.can_store
+        stores = access.store | fills
         stored = Mux(access.store, access.store_line, misses.store_line)
 
         def apart(place):
             return ~stores | (place[:bank_bits] != stored[:bank_bits])
 
         m.d.comb += [
-            misses.can_store.eq(~access.store),
+            misses.can_store.eq(~access.store & ~access.mending),
             lookup.can_write.eq(~stores), lookup.can_read.eq(apart(lookup.place)),
             line.eq(self.request.payload.line),
             scratch["fits"].eq((~scratch["reads"] | apart(line))
@@ -250,7 +251,7 @@ class SramSlice(wiring.Component):
                          array.write_words.eq(access.store_words),
                          array.write_data.eq(access.store_data),
                          array.write_poison.eq(access.store_poison)]
-        with m.Elif(misses.store):
+        with m.Elif(fills):
             m.d.comb += [array.write.eq(1), array.write_line.eq(misses.store_line),
                          array.write_words.eq(~0), array.write_data.eq(misses.store_data),
                          array.write_poison.eq(misses.store_poison)]
