@@ -195,7 +195,8 @@ class Lookup(wiring.Component):
 
         def used(*, changed):
             """A line is used: its number, and its entry if that changes."""
-            m.d.comb += [ways.eq(hits), replacement.use.eq(moves), entry.tag.eq(found.tag),
+            m.d.comb += [ways.eq(hits), replacement.use.eq(1), replacement.done.eq(moves),
+                         entry.tag.eq(found.tag),
                          entry.valid.eq(1), entry.dirty.eq(found.dirty | request.write),
                          entry.fresh.eq(found.fresh & prefetch)]
             with m.If(moves & changed):
@@ -227,7 +228,7 @@ class Lookup(wiring.Component):
         with m.Else():
             m.d.comb += [
                 ways.eq(replacement.victim), waits.eq(~replacement.victim.any()),
-                replacement.replace.eq(moves), self.prefetched.eq(moves & prefetch),
+                replacement.done.eq(moves), self.prefetched.eq(moves & prefetch),
                 self.useless.eq(moves & (Cat(e.valid & e.fresh for e in tags.entries)
                                          & ways).any()),
                 task.evict.eq(dirty), self.reads.eq(dirty), task.respond.eq(whole | prefetch),

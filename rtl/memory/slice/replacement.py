@@ -39,10 +39,11 @@ class Replacement(wiring.Component):
         Ways that may be replaced, and those of them without a line.
     victim : Out(ways)
         The way to replace, one-hot; zero if none is eligible.
-    use, used : In(1), In(ways)
-        A line was used: its way, one-hot.
-    replace, prefetch : In(1)
-        A line is brought into ``victim``; by PREFETCH.
+    done, use, used : In(1), In(1), In(ways)
+        It comes to pass: if ``use``, a line was used, its way one-hot; else a line is brought into
+        ``victim``.
+    prefetch : In(1)
+        By PREFETCH.
     """
 
     def __init__(self, *, sets, ways):
@@ -50,7 +51,7 @@ class Replacement(wiring.Component):
         super().__init__({
             "read": In(1), "read_set": In(range(sets)), "set": In(range(sets)),
             "eligible": In(ways), "free": In(ways), "victim": Out(ways),
-            "use": In(1), "used": In(ways), "replace": In(1), "prefetch": In(1)})
+            "done": In(1), "use": In(1), "used": In(ways), "prefetch": In(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -66,7 +67,7 @@ class Replacement(wiring.Component):
                 m.d.comb += [oldest.eq(lowest(those)), raised.eq(FAR - number)]
         m.d.comb += [
             read.en.eq(self.read), read.addr.eq(self.read_set), self.victim.eq(oldest),
-            write.en.eq(self.use | self.replace), write.addr.eq(self.set)]
+            write.en.eq(self.done), write.addr.eq(self.set)]
         for way in range(self.ways):
             r = read.data[way]
             older = Mux(r + raised > FAR, FAR, r + raised)
@@ -76,7 +77,7 @@ class Replacement(wiring.Component):
         duel = Signal(DUEL_BITS, init=(1 << DUEL_BITS - 1) - 1)
         rare, rarely = Signal(RARE_BITS), Signal()
         m.d.comb += rarely.eq(duel[-1])
-        counts = self.replace & ~self.prefetch
+        counts = self.done & ~self.use & ~self.prefetch
         period = min(self.sets, DUEL_SETS)
         if period > 1:
             leader = self.set[:exact_log2(period)]

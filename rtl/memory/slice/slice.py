@@ -148,7 +148,7 @@ class SramSlice(wiring.Component):
         queue = Queue(memory_request_layout(name_bits=self.memory_name_bits))
         m.submodules.array = DomainRenamer("work")(array)
         m.submodules.access = DomainRenamer("work")(access)
-        m.submodules.keeper = DomainRenamer("work")(keeper)
+        m.submodules.keeper = DomainRenamer("cache")(keeper)
         m.submodules.lookup = DomainRenamer("cache")(lookup)
         m.submodules.misses = DomainRenamer("cache")(misses)
         m.submodules.queue = DomainRenamer("cache")(queue)
@@ -167,7 +167,7 @@ class SramSlice(wiring.Component):
         self._inject(m, array, lookup)
         self._count(m, keeper, lookup, access, misses, scratch, queue)
         m.d.comb += self.awake.eq(
-            cache_awake | access.busy | self.request.valid | keeper.awake | self.inject.valid)
+            cache_awake | access.busy | self.request.valid | self.inject.valid)
         return m
 
     def _clocks(self, m, access, keeper, lookup, misses, queue):
@@ -175,7 +175,7 @@ class SramSlice(wiring.Component):
         awake = Signal()
         reset = ResetSignal("sync")
         m.d.comb += awake.eq(
-            (self.request.valid & self.request.payload.cached) | keeper.work.valid | lookup.busy
+            (self.request.valid & self.request.payload.cached) | keeper.awake | lookup.busy
             | access.evict.valid | misses.moving | self.memory_response.valid | queue.o.valid)
         gated_domain(m, name="work", enable=reset | self.awake)
         gated_domain(m, name="cache", enable=reset | awake)
