@@ -48,6 +48,15 @@ def request_layout():
                               "data": LINE_BITS, "mask": LINE_BYTES})
 
 
+class Hint(enum.Enum, shape=2):
+    """What a requester knows about a line of HBM; counts only where a cache is in the way."""
+
+    NONE = 0
+    NO_ALLOCATE = 1     # it will not be used again: a miss brings nothing into the cache
+    NO_WRITE_BACK = 2   # nobody needs it after this read: it may be lost
+    PREFETCH = 3        # bring it into the cache; the answer comes at once and has no data
+
+
 class AccessError(enum.Enum, shape=2):
     """How a request ended."""
 
