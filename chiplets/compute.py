@@ -13,7 +13,7 @@ from rtl.link.link import D2dLink
 from rtl.link.on_die import OnDieLink, OnDiePort
 from rtl.link.transmitter import LinkState
 from rtl.memory.interfaces import ChannelPort
-from rtl.memory.tile import MemoryTile, origin_layout
+from rtl.memory.tile import WAYS, MemoryTile, name_layout
 from rtl.noc.address import DIE_BITS
 from rtl.noc.bridge import Bridge
 from rtl.noc.endpoints import Requester, Target
@@ -73,7 +73,7 @@ class ComputeBase(wiring.Component):
             raise TypeError(f"Parameters must be ComputeParameters, not {parameters!r}")
         self.parameters = parameters
         addresses = parameters.addresses
-        channel = ChannelPort(origin_layout().size)
+        channel = ChannelPort(name_layout().size)
         super().__init__({
             **{f"pe{i}": In(PePort()) for i in range(parameters.built_pes)},
             **{f"hbm{i}": Out(channel) for i in range(addresses.channels)},
@@ -93,9 +93,12 @@ class ComputeBase(wiring.Component):
             response_packet_layout(), layout, sources=(*pes, *tiles, "control", *peers),
             targets=(*pes, "control", "bridge", *peers))
         m.submodules.control = control = Place(ControlBlock(
-            pes=len(pes), rows=self.parameters.rows + 1, peers=len(peers)))
+            pes=len(pes), rows=self.parameters.rows + 1, peers=len(peers), tiles=len(tiles),
+            ways=WAYS if addresses.channels else 0))
         ports = self._repair(m, control)
-        memories = [self._tile(m, i, requests, responses) for i in range(len(tiles))]
+        events = self._settings(m, control.configuration)
+        memories = [self._tile(m, i, requests, responses, control, events)
+                    for i in range(len(tiles))]
         m.submodules.bridge = bridge = Bridge()
         m.submodules.link = link = Place(
             OnDieLink() if self.parameters.host
@@ -159,13 +162,31 @@ class ComputeBase(wiring.Component):
             connect(m, queue.o, places[receiver].ring_in)
         return places
 
-    def _tile(self, m, number, requests, responses):
+    def _settings(self, m, configuration):
+        """Events for the memory tiles: flush, scrub, inject."""
+        flushed, injected, time = Signal(), Signal(), Signal(32)
+        m.d.sync += [flushed.eq(configuration.flush[0]), injected.eq(configuration.inject.valid)]
+        log2 = configuration.scrub_log2[:5]
+        with m.If(log2 != 0):
+            m.d.sync += time.eq(time + 1)
+        due = (time & ((1 << log2) - 1)[:32]) == (1 << log2)[:32] - 1
+        return {"flush": flushed ^ configuration.flush[0], "tick": due & (log2 != 0),
+                "inject": injected ^ configuration.inject.valid}
+
+    def _tile(self, m, number, requests, responses, control, events):
         """A memory tile at its node, and its pseudo-channels."""
         addresses = self.parameters.addresses
         channels = addresses.tile_channels if number < addresses.hbm_tiles else 0
         m.submodules[f"tile{number}"] = tile = Place(MemoryTile(addresses, channels=channels))
         connect(m, getattr(requests, f"o_tile{number}"), tile.i_packets)
         connect(m, tile.o_packets, getattr(responses, f"i_tile{number}"))
+        configuration, settings = control.configuration, tile.settings
+        m.d.comb += [
+            settings.cache_ways.eq(configuration.cache_ways if channels else 0),
+            settings.flush.eq(events["flush"]), settings.tick.eq(events["tick"]),
+            settings.inject.eq(configuration.inject), settings.inject.valid.eq(
+                events["inject"] & (configuration.tile == number)),
+            control.tile_counters[number].eq(tile.counters)]
         for n in range(channels):
             port = getattr(self, f"hbm{number * channels + n}")
             connect(m, getattr(tile, f"hbm{n}"), flipped(port))

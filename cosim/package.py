@@ -47,18 +47,24 @@ class Package:
         Write what every unit did to this file at the end, for Perfetto.
     record : bool
         Keep what every unit did, for ``engine.events()``, without writing it.
+    broken : list of (int, int, int)
+        Die, row and column of PEs that do not work: their outputs are random in every cycle.
     gating : bool
         Leave out the evaluation of idle PEs; changes nothing but the speed.
     """
 
     def __init__(self, name="mtia450", size="sim", *, threads=1, processes=1, waves=None,
-                 trace=None, record=False, gating=True, host_memory_bytes=HOST_MEMORY_BYTES):
+                 trace=None, record=False, gating=True, broken=(),
+                 host_memory_bytes=HOST_MEMORY_BYTES):
         self.package = build.describe(name, size)
         self._host = build.host_die(self.package)
         start = time.monotonic()
         dies, channels = build.package_dies(self.package, host_memory_bytes=host_memory_bytes,
                                             waves=waves is not None)
         self.build_seconds = time.monotonic() - start
+        columns = self.package.compute.columns
+        for die, row, column in broken:
+            dies[die].broken.append(f"pe{row * columns + column}")
         libraries = {m.library for die in dies for m in die.models.values()}
         # what building them took when they were built, from their caches' notes
         self.cold_build_seconds = sum(float((path.parent / "done").read_text())

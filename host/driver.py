@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from host.boot import Settings, boot
 from host.isa import LINE, Code, Region, Submission, Unit, address, ceil
 from host.kernels.schedule import Die
 from host.program import table
@@ -144,9 +145,11 @@ class Device:
         ``read_register(name)``, ``write_register(name, value)``, ``host_memory`` (bytes as a numpy
         array), ``run_until_interrupt(max_cycles)``, ``cycle``, and ``configuration`` with ``dies``,
         ``pes`` (a die), ``sram_bytes`` and ``hbm_bytes`` (a die), and what :attr:`shape` needs.
+    settings : host.boot.Settings
+        What the dies are set to; if None, ``transport.settings``, if there are any.
     """
 
-    def __init__(self, transport):
+    def __init__(self, transport, settings=None):
         self.transport = transport
         self.configuration = transport.configuration
         entries = 1 << RING_LOG2
@@ -166,6 +169,7 @@ class Device:
                             ("completion_base_lo", self.completions), ("completion_base_hi", 0),
                             ("completion_size", RING_LOG2), ("interrupt_enable", 1)):
             transport.write_register(name, value)
+        boot(self, settings or getattr(transport, "settings", Settings()))
 
     @property
     def dies(self):

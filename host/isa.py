@@ -130,6 +130,7 @@ class Region(enum.IntEnum):
     HBM = 1
     REGISTERS = 2
     CONTROL = 3
+    CHANNEL = 4     # counters of the HBM pseudo-channels
 
 
 def address(die, region, offset=0):

@@ -12,6 +12,7 @@ from cosim import yardstick as yardstick_model
 from cosim.build import generate as generator
 from cosim.engine.engine import EngineError
 from cosim.package import Package
+from host.boot import Settings
 from host.isa import LINE, Unit
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -35,8 +36,8 @@ class Timeline:
 class CosimTransport:
     """A co-simulated package as the driver sees it; a context manager."""
 
-    def __init__(self, package):
-        self.package = package
+    def __init__(self, package, settings=None):
+        self.package, self.settings = package, settings or Settings()
         self.configuration = package.configuration
         self.host_memory = package.host_memory
         self.build_seconds = package.cold_build_seconds
@@ -152,9 +153,10 @@ def open_package(options, *, record=False):
     workers = ({"processes": options.processes} if options.processes
                else {"threads": options.threads})
     options.step(0, 1, "building the package (the first time takes minutes)")
+    broken = [(die, row, column) for die, row, column in options.settings.bad_pes]
     with Package(options.package, waves=options.waves, trace=options.trace, record=record,
-                 **workers) as package:
-        yield CosimTransport(package)
+                 broken=broken, **workers) as package:
+        yield CosimTransport(package, options.settings)
 
 
 def packages():

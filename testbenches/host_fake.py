@@ -7,6 +7,7 @@ import numpy as np
 from chiplets.packages import ring_order
 from cosim.golden.machine import Machine, Refused
 from cosim.golden.machine_ring import joined, run_together
+from host.boot import Settings
 from host.isa import LINE, Code, Submission
 
 
@@ -81,7 +82,7 @@ class FakePackage:
     """Transport of ``host.driver.Device`` that executes submissions at once."""
 
     def __init__(self, configuration=None, *, lines=8192):
-        self.configuration = configuration or Configuration()
+        self.configuration, self.settings = configuration or Configuration(), Settings()
         self.host_memory = np.zeros(1 << 27, np.uint8)
         self.device_memory = Memory(self.configuration)
         self.registers = {}

@@ -12,7 +12,7 @@ from cosim import engine
 from cosim.build.model import build_once
 from rtl.memory.hbm.channel import HbmChannel
 from rtl.memory.hbm.timing import HbmTiming
-from rtl.memory.tile import origin_layout
+from rtl.memory.tile import name_layout
 from rtl.pe.dot_array import PathArray
 from rtl.pe.element import ProcessingElement
 
@@ -70,7 +70,7 @@ def compute_die(name, number, package, *, waves=False):
     channels = [f"hbm{i}" for i in range(parameters.addresses.channels)]
     models = {"base": base} | dict.fromkeys(pes, element)
     if channels:
-        name_bits = origin_layout().size
+        name_bits = name_layout().size
         models |= dict.fromkeys(channels, build_once(
             lambda: HbmChannel(rows=parameters.hbm_rows, name_bits=name_bits),
             (sources(), "hbm", parameters.hbm_rows, name_bits), name="HbmChannel", waves=waves))

@@ -76,6 +76,8 @@ class Die:
     second_clock : (int, int)
         Edges of ``hbm_clk`` of the models that have one, in as many cycles; they fall on edges of
         ``clk`` and are as evenly spaced as these. :exc:`ValueError` if they are more than these.
+    broken : list of str
+        Models whose outputs are random in every cycle, the same in every run.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Die:
     devices: list[Device] = field(default_factory=list)
     lanes: dict[str, tuple[str, str]] = field(default_factory=dict)
     second_clock: tuple[int, int] = (0, 1)
+    broken: list[str] = field(default_factory=list)
 
     def __post_init__(self):
         ticks, cycles = self.second_clock

@@ -31,7 +31,7 @@ def load_library():
                 "tie": [p, u, u, s, q], "gate": [p, u, u, s, ctypes.c_int, q],
                 "wake": [p, u, u, u, s],
                 "channel": [p, s, u, u, s, s, u, u, s, s, q], "device": [p, u, s, s, p, q, u],
-                "second_clock": [p, u, q, q],
+                "second_clock": [p, u, q, q], "break": [p, u, u],
                 "device_pin": [p, u, s, u, u, s], "device_parameter": [p, u, s, q],
                 "watch": [p, u, u, s], "lane": [p, u, u, s, u], "waves": [p, u, u, s],
                 "start": [p, u, u], "stop": [p], "run": [p, q, u], "pid": [p, u]}
@@ -134,6 +134,8 @@ class Engine:
             for port in die.pulses(model):
                 source, name = feeds.get((model, port), (model, port))
                 self._call("wake", number, index[model], index[source], name)
+        for model in die.broken:
+            self._call("break", number, index[model])
         for device in die.devices:
             self._add_device(number, die, device, index)
 

@@ -1,36 +1,26 @@
-"""Interfaces between a memory tile and the memories in it."""
+"""Interfaces between a memory tile and its HBM pseudo-channels, and its settings."""
 from amaranth import *
-from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl.memory.slice.interfaces import inject_layout
 from rtl.pe.interfaces import LINE_BITS, LINE_BYTES, AccessError
 
-LINE_NUMBER_BITS = 34   # of a line within a tile: the 40-bit offset of an address
+CHANNEL_LINE_BITS = 30  # of a line within a pseudo-channel
 
 
-class Hint(enum.Enum, shape=2):
-    """What a request says of the use of its line; only a last-level cache listens."""
+def channel_request_layout(*, name_bits):
+    """A request to an HBM pseudo-channel.
 
-    NONE = 0
-    NO_ALLOCATE = 1     # a miss brings nothing into the cache
-    NO_WRITE_BACK = 2   # the line is dead after this read: what was written need not be kept
-    PREFETCH = 3        # bring the line into the cache; answered at once, without data
-
-
-def slice_request_layout(name_bits):
-    """A request to an SRAM slice: a scratch line, or if ``cached`` an HBM line of the tile."""
-    return data.StructLayout({"line": LINE_NUMBER_BITS, "cached": 1, "hint": Hint,
-                              "name": name_bits, "write": 1, "data": LINE_BITS,
+    ``registers``: of the line of its counters, not of memory. ``poison``: what is written is known
+    to be wrong, and will be read so.
+    """
+    return data.StructLayout({"line": CHANNEL_LINE_BITS, "name": name_bits, "write": 1,
+                              "registers": 1, "poison": 1, "data": LINE_BITS,
                               "mask": LINE_BYTES})
 
 
-def channel_request_layout(name_bits):
-    """A request to an HBM pseudo-channel; ``registers``: of its counters, by line number."""
-    return data.StructLayout({"line": 30, "name": name_bits, "write": 1, "registers": 1,
-                              "data": LINE_BITS, "mask": LINE_BYTES})
-
-
-def memory_response_layout(name_bits):
+def channel_response_layout(*, name_bits):
     """The answer to every request, with its name; answers may come in any order."""
     return data.StructLayout({"name": name_bits, "write": 1, "error": AccessError,
                               "data": LINE_BITS})
@@ -41,8 +31,14 @@ class ChannelPort(wiring.Signature):
 
     def __init__(self, name_bits):
         self.name_bits = name_bits
-        super().__init__({"request": Out(stream.Signature(channel_request_layout(name_bits))),
-                          "response": In(stream.Signature(memory_response_layout(name_bits)))})
+        super().__init__({
+            "request": Out(stream.Signature(channel_request_layout(name_bits=name_bits))),
+            "response": In(stream.Signature(channel_response_layout(name_bits=name_bits)))})
 
     def __eq__(self, other):
         return isinstance(other, ChannelPort) and other.name_bits == self.name_bits
+
+
+def settings_layout():
+    """What the configuration of a die says to a memory tile, see :class:`SramSlice`."""
+    return data.StructLayout({"cache_ways": 4, "flush": 1, "tick": 1, "inject": inject_layout()})

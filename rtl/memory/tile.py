@@ -7,12 +7,16 @@ from rtl.common.arbiter import RoundRobin
 from rtl.common.place import Place
 from rtl.common.queue import Queue
 from rtl.common.select import one_of
-from rtl.memory.interfaces import ChannelPort
-from rtl.memory.sram import SramBank
+from rtl.memory.interfaces import ChannelPort, settings_layout
+from rtl.memory.slice.interfaces import COUNTERS
+from rtl.memory.slice.slice import SramSlice
 from rtl.noc.address import OFFSET_BITS, REGION_BITS, AddressMap, Region
 from rtl.noc.interleave import spread
 from rtl.noc.packets import node_layout, request_packet_layout, response_packet_layout
 from rtl.pe.interfaces import TAG_BITS
+
+WAYS = 8        # of a slice; each is scratch memory or last-level cache; this project's choice
+MSHRS = 64      # lines under way from HBM to a slice; this project's choice
 
 
 def origin_layout():
@@ -20,14 +24,20 @@ def origin_layout():
     return data.StructLayout({"source": node_layout(), "tag": TAG_BITS})
 
 
+def name_layout():
+    """Name of a request to a pseudo-channel: an origin, or if ``cache`` a number of the slice."""
+    return data.StructLayout({"cache": 1, "origin": origin_layout()})
+
+
 class MemoryTile(wiring.Component):
     """Does what request packets ask of the memories of a tile, and answers them.
 
     SRAM addresses are lines of the slice; lines of HBM addresses are spread over pseudo-channels in
-    turn. Latency is that of the memory, throughput a packet a cycle each way. Answers come in
-    any order; accesses to one line take effect in the order in which they came. A request for a
-    memory that takes none at the moment holds up those behind it. Answers of the pseudo-channels
-    take 1 cycle, all other ways 0.
+    turn, and go through the slice while it has ways that are cache. Latency is that of the memory,
+    throughput a packet a cycle each way. Answers come in any order; accesses to one line take
+    effect in the order in which they came. A request for a memory that takes none at the moment
+    holds up those behind it. Requests to the pseudo-channels and their answers take 1 cycle more;
+    all other ways are combinational, but none leads from an input of ``hbm<n>`` to an output.
 
     Parameters
     ----------
@@ -44,6 +54,12 @@ class MemoryTile(wiring.Component):
         To the response network.
     hbm<n> : Out(ChannelPort(...))
         The pseudo-channels.
+    settings : In(settings_layout())
+        Of the slice; ``cache_ways`` of a tile without HBM must be 0.
+    busy, lost : Out(1)
+        As those of the slice.
+    counters : Out(data.ArrayLayout(32, 16))
+        Those of the slice.
     sram_access, hbm_access : Out(1)
         A request of that kind is accepted in this cycle.
     """
@@ -54,65 +70,126 @@ class MemoryTile(wiring.Component):
         if channels not in (0, addresses.tile_channels):
             raise ValueError(f"Channels must be 0 or {addresses.tile_channels}, not {channels!r}")
         self.addresses, self.channels = addresses, channels
-        port = ChannelPort(origin_layout().size)
+        port = ChannelPort(name_layout().size)
         super().__init__({"i_packets": In(stream.Signature(request_packet_layout())),
                           "o_packets": Out(stream.Signature(response_packet_layout())),
+                          "settings": In(settings_layout()), "busy": Out(1), "lost": Out(1),
+                          "counters": Out(data.ArrayLayout(32, COUNTERS)),
                           "sram_access": Out(1), "hbm_access": Out(1),
                           **{f"hbm{n}": Out(port) for n in range(channels)}})
 
     def elaborate(self, platform):
         m = Module()
-        addresses = self.addresses
-        m.submodules.slice = sram = Place(SramBank(lines=addresses.bank_lines,
-                                                   name_bits=origin_layout().size))
-        memories = [getattr(self, f"hbm{n}") for n in range(self.channels)]
-        packet, body = self.i_packets.payload, self.i_packets.payload.body
+        m.submodules.slice = sram = Place(SramSlice(
+            lines=self.addresses.bank_lines, ways=WAYS, name_bits=origin_layout().size,
+            mshrs=MSHRS))
+        packet, body, settings = (self.i_packets.payload, self.i_packets.payload.body,
+                                  self.settings)
         origin = Signal(origin_layout())
-        line = body.address[6:OFFSET_BITS]
-        hbm = body.address[OFFSET_BITS:OFFSET_BITS + REGION_BITS] == Region.HBM
-        to_hbm = hbm if memories else 0
-        _, scratch = spread(line, addresses.banks)
+        line, region = body.address[6:OFFSET_BITS], body.address[OFFSET_BITS:][:REGION_BITS]
+        _, scratch = spread(line, self.addresses.banks)
+        hbm = region == Region.HBM
         m.d.comb += [
             origin.source.eq(packet.source), origin.tag.eq(body.tag),
-            sram.request.valid.eq(self.i_packets.valid & ~to_hbm),
-            sram.request.payload.line.eq(scratch)]
-        requests = [sram.request]
-        ready = sram.request.ready
-        if memories:
-            _, mine = spread(line[:addresses.hbm_line_bits], addresses.hbm_tiles)
-            number, within = spread(mine, self.channels)
-            chosen = Array(memory.request.ready for memory in memories)[number]
-            ready = Mux(hbm, chosen, ready)
-            for n, memory in enumerate(memories):
-                request = memory.request
-                requests.append(request)
-                m.d.comb += [request.payload.line.eq(within), request.payload.registers.eq(0),
-                             request.valid.eq(self.i_packets.valid & hbm & (number == n))]
-        m.d.comb += self.i_packets.ready.eq(ready)
-        for request in requests:
-            to = request.payload
-            m.d.comb += [to.name.eq(origin), to.write.eq(body.write), to.data.eq(body.data),
-                         to.mask.eq(body.mask)]
-        accepted = self.i_packets.valid & ready
-        m.d.comb += [self.sram_access.eq(accepted & ~to_hbm), self.hbm_access.eq(accepted & to_hbm)]
-        responses = [sram.response]
-        for n, memory in enumerate(memories):   # no path from its valid to its ready
-            m.submodules[f"answers{n}"] = queue = Queue(memory.response.payload.shape())
-            connect(m, flipped(memory.response), queue.i)
-            responses.append(queue.o)
-        self._answer(m, responses)
+            sram.cache_ways.eq(settings.cache_ways), sram.flush.eq(settings.flush),
+            sram.tick.eq(settings.tick), sram.inject.eq(settings.inject),
+            self.busy.eq(sram.busy), self.lost.eq(sram.lost), self.counters.eq(sram.counters),
+            sram.request.payload.line.eq(scratch), sram.request.payload.name.eq(origin),
+            sram.request.payload.write.eq(body.write), sram.request.payload.data.eq(body.data),
+            sram.request.payload.mask.eq(body.mask)]
+        if not self.channels:
+            m.d.comb += [sram.request.valid.eq(self.i_packets.valid),
+                         self.i_packets.ready.eq(sram.request.ready),
+                         self.sram_access.eq(self.i_packets.valid & self.i_packets.ready)]
+            self._answer(m, sram, [])
+            return m
+        # After a change of the ways the slice is busy from the next cycle on.
+        ways, cached = Signal.like(settings.cache_ways), Signal()
+        m.d.sync += ways.eq(settings.cache_ways)
+        m.d.comb += cached.eq(sram.busy | (ways != 0) | (settings.cache_ways != 0))
+        direct = (hbm & ~cached) | (region == Region.CHANNEL)
+        _, mine = spread(line[:self.addresses.hbm_line_bits], self.addresses.hbm_tiles)
+        m.d.comb += [
+            sram.request.valid.eq(self.i_packets.valid & ~direct),
+            sram.request.payload.cached.eq(hbm)]
+        with m.If(hbm):
+            m.d.comb += sram.request.payload.line.eq(mine)
+        channels = [self._channel(m, n, hbm, direct, origin, mine, sram)
+                    for n in range(self.channels)]
+        m.d.comb += self.i_packets.ready.eq(
+            Mux(direct, Cat(taken for taken, _, _ in channels).any(), sram.request.ready))
+        m.d.comb += sram.memory_request.ready.eq(Cat(fed for _, fed, _ in channels).any())
+        accepted = self.i_packets.valid & self.i_packets.ready
+        m.d.comb += [self.sram_access.eq(accepted & ~direct & ~hbm),
+                     self.hbm_access.eq(accepted & hbm)]
+        self._answer(m, sram, [answers for _, _, answers in channels])
         return m
 
-    def _answer(self, m, responses):
-        """The memories' answers become packets, in turn."""
-        m.submodules.turn = turn = RoundRobin(len(responses))
-        answer = data.View(responses[0].payload.shape(),
-                           one_of(turn.grant, [r.payload for r in responses]))
-        origin = data.View(origin_layout(), answer.name)
-        out = self.o_packets
+    def _channel(self, m, n, hbm, direct, origin, mine, sram):
+        """Requests for a pseudo-channel, of the network and of the slice in turn.
+
+        Gives whether one of each is taken, and the queue of its answers.
+        """
+        port, body = getattr(self, f"hbm{n}"), self.i_packets.payload.body
+        m.submodules[f"requests{n}"] = requests = Queue(port.request.payload.shape())
+        m.submodules[f"turn{n}"] = turn = RoundRobin(2)
+        wire, other = requests.i.payload, sram.memory_request.payload
+        number, within = spread(mine, self.channels)
+        register, _ = spread(body.address[6:14], self.channels)
+        wanted, there = spread(other.line[:self.addresses.hbm_line_bits], self.channels)
+        name = data.View(name_layout(), wire.name)
         m.d.comb += [
-            turn.requests.eq(Cat(r.valid for r in responses)), turn.ready.eq(out.ready),
-            out.valid.eq(turn.requests.any()), out.payload.target.eq(origin.source),
-            out.payload.body.tag.eq(origin.tag), out.payload.body.write.eq(answer.write),
-            out.payload.body.error.eq(answer.error), out.payload.body.data.eq(answer.data)]
-        m.d.comb += [r.ready.eq(turn.grant[n] & out.ready) for n, r in enumerate(responses)]
+            turn.requests.eq(Cat(
+                self.i_packets.valid & direct & (Mux(hbm, number, register) == n),
+                sram.memory_request.valid & (wanted == n))),
+            turn.ready.eq(requests.i.ready), requests.i.valid.eq(turn.requests.any()),
+            name.cache.eq(turn.grant[1])]
+        with m.If(turn.grant[1]):
+            m.d.comb += [
+                wire.line.eq(there), name.origin.eq(other.name), wire.write.eq(other.write),
+                wire.poison.eq(other.poison), wire.data.eq(other.data), wire.mask.eq(other.mask)]
+        with m.Else():
+            m.d.comb += [
+                wire.line.eq(Mux(hbm, within, 0)), wire.registers.eq(~hbm), name.origin.eq(origin),
+                wire.write.eq(body.write), wire.data.eq(body.data), wire.mask.eq(body.mask)]
+        connect(m, requests.o, flipped(port.request))
+        m.submodules[f"answers{n}"] = answers = Queue(port.response.payload.shape())
+        connect(m, flipped(port.response), answers.i)
+        return (turn.grant[0] & requests.i.ready, turn.grant[1] & requests.i.ready, answers.o)
+
+    def _answer(self, m, sram, channels):
+        """Answers of the memories become packets in turn; those to the slice go there."""
+        out, names = self.o_packets, []
+        sources = [(sram.response.valid, sram.response.payload)]
+        back = sram.memory_response
+        if channels:
+            m.submodules.refill = refill = RoundRobin(len(channels))
+            names = [data.View(name_layout(), c.payload.name) for c in channels]
+            m.d.comb += [
+                refill.requests.eq(Cat(c.valid & name.cache for c, name
+                                       in zip(channels, names, strict=True))),
+                refill.ready.eq(back.ready), back.valid.eq(refill.requests.any())]
+            chosen = data.View(channels[0].payload.shape(),
+                               one_of(refill.grant, [c.payload for c in channels]))
+            m.d.comb += [back.payload.name.eq(data.View(name_layout(), chosen.name).origin),
+                         back.payload.write.eq(chosen.write), back.payload.error.eq(chosen.error),
+                         back.payload.data.eq(chosen.data)]
+            sources += [(c.valid & ~name.cache, c.payload)
+                        for c, name in zip(channels, names, strict=True)]
+        m.submodules.turn = turn = RoundRobin(len(sources))
+        m.d.comb += [turn.requests.eq(Cat(valid for valid, _ in sources)),
+                     turn.ready.eq(out.ready), out.valid.eq(turn.requests.any()),
+                     sram.response.ready.eq(turn.grant[0] & out.ready)]
+        for n, channel in enumerate(channels):
+            m.d.comb += channel.ready.eq(Mux(names[n].cache, refill.grant[n] & back.ready,
+                                             turn.grant[1 + n] & out.ready))
+        origins = [sram.response.payload.name,
+                   *(name.origin.as_value() for name in names)]
+        fields = {name: one_of(turn.grant, [payload[name] for _, payload in sources])
+                  for name in ("write", "error", "data")}
+        origin = data.View(origin_layout(), one_of(turn.grant, origins))
+        answer = out.payload.body
+        m.d.comb += [
+            out.payload.target.eq(origin.source), answer.tag.eq(origin.tag),
+            answer.write.eq(fields["write"]), answer.error.eq(fields["error"]),
+            answer.data.eq(fields["data"])]

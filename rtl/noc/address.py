@@ -12,7 +12,7 @@ from rtl.pe.interfaces import LINE_BYTES
 DIE_BITS = 4
 REGION_BITS = 4
 OFFSET_BITS = 40
-CONTROL_LINES = 8
+CONTROL_LINES = 16
 PE_WINDOW_BITS = 16     # log2 of the bytes of a PE's register window
 
 
@@ -23,6 +23,7 @@ class Region(enum.Enum, shape=REGION_BITS):
     HBM = 1
     PE = 2
     CONTROL = 3
+    CHANNEL = 4     # counters of the HBM pseudo-channels, a line each
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,9 @@ class AddressMap:
         if self.hbm_tiles:
             tile, _ = spread(line[:self.hbm_line_bits], self.hbm_tiles)
             groups[Region.HBM] = tiles[:self.hbm_tiles], tile, self.hbm_bytes
+            groups[Region.CHANNEL] = [tile for tile in tiles[:self.hbm_tiles]
+                                      for _ in range(self.tile_channels)], line, (
+                                          self.channels * LINE_BYTES)
         with m.Switch(region):
             for value, (nodes, index, size) in groups.items():
                 with m.Case(value):

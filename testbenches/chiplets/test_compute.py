@@ -18,20 +18,21 @@ from chiplets.packages import PACKAGES, ComputeParameters, Package, package
 from rtl.link import interfaces as link
 from rtl.link.interfaces import LinkPort, SlotKind
 from rtl.link.link import D2dLink
-from rtl.memory.interfaces import channel_request_layout, memory_response_layout
-from rtl.memory.tile import origin_layout
+from rtl.memory.interfaces import channel_request_layout, channel_response_layout
+from rtl.memory.tile import name_layout
 from rtl.pe import interfaces as pe
 from rtl.pe.interfaces import AccessError, ErrorCode
 from testbenches import sim
 from testbenches.noc.traffic import Sink, Source
 from testbenches.twins import Twins
 
-PARAMETERS = ComputeParameters(rows=1, columns=2, bank_lines=16, hbm_tiles=1, tile_channels=3,
+PARAMETERS = ComputeParameters(rows=1, columns=2, bank_lines=32, hbm_tiles=1, tile_channels=3,
                                hbm_rows=2, link_latency_cycles=2)
-JOINED = ComputeParameters(rows=1, columns=2, bank_lines=16, link_latency_cycles=2, grid=(2, 2))
-DIE, PES, BUILT, LINES, CHANNELS = 3, 2, 4, 32, 3
-NAME_BITS = origin_layout().size
-REQUEST = channel_request_layout(NAME_BITS)
+JOINED = ComputeParameters(rows=1, columns=2, bank_lines=32, link_latency_cycles=2, grid=(2, 2))
+DIE, PES, BUILT, LINES, CHANNELS = 3, 2, 4, 64, 3
+NAME_BITS = name_layout().size
+REQUEST = channel_request_layout(name_bits=NAME_BITS)
+ANSWER = channel_response_layout(name_bits=NAME_BITS)
 
 
 class Pair(wiring.Component):
@@ -104,18 +105,25 @@ class Channel:
         self.request = Sink(dut, f"{name}__request", rate=0.7)
         self.response = Source(dut, f"{name}__response", rate=0.7)
         self.lines, self.waiting, self.seen = {}, [], []
+        self.registers = random.getrandbits(512)
 
     def edge(self):
         if (payload := self.request.edge()) is not None:
             request = REQUEST.from_bits(payload)
-            assert not request.registers and (request.write or request.mask)
+            assert not request.poison
+            if request.registers:
+                assert not request.write and not request.line
+                self.waiting.append(bits(ANSWER, name=request.name, data=self.registers))
+                return self._answer()
             self.seen.append(request.line)
             if request.write:
                 assert request.mask == (1 << 64) - 1
                 self.lines[request.line] = request.data
-            self.waiting.append(bits(memory_response_layout(NAME_BITS), name=request.name,
-                                     write=request.write,
+            self.waiting.append(bits(ANSWER, name=request.name, write=request.write,
                                      data=self.lines.get(request.line, 0)))
+        return self._answer()
+
+    def _answer(self):
         self.response.edge()
         if self.waiting and random.random() < 0.3:
             self.response.queue.append(self.waiting.pop(random.randrange(len(self.waiting))))
@@ -199,9 +207,9 @@ async def pes_and_host_share_memory_line_by_line(dut):
                 bytes_mask = sum(0xFF << 8 * b for b in range(64) if mask >> b & 1)
                 memory[line] = memory[line] & ~bytes_mask | data & bytes_mask
                 port.ask(address(0, line * 64), tag=tag, data=data, mask=mask)
-    await bench.until(lambda: all(len(port.responses) == 16 + 56 for port in bench.pes))
+    await bench.until(lambda: all(len(port.responses) == 32 + 56 for port in bench.pes))
     for i, port in enumerate(bench.pes):
-        assert len({response.tag for response in port.responses}) == 72
+        assert len({response.tag for response in port.responses}) == 88
         for response in port.responses:
             assert response.error == AccessError.NONE
             if (i, response.tag) in answers:
@@ -213,8 +221,9 @@ async def pes_and_host_share_memory_line_by_line(dut):
 
 
 BAD = {"past the SRAM": address(0, LINES * 64), "past the HBM": address(1, CHANNELS * 2 * 256 * 64),
-       "past the PEs": address(2, PES << 16), "past the registers": address(3, 8 * 64),
-       "no region": address(4, 0), "last region": address(15, 0),
+       "past the PEs": address(2, PES << 16), "past the registers": address(3, 16 * 64),
+       "no region": address(5, 0), "no channel": address(4, CHANNELS * 64),
+       "last region": address(15, 0),
        "another compute die": address(0, 0, die=DIE + 1), "I/O die": address(0, 0, die=15)}
 
 
@@ -400,6 +409,52 @@ async def identity_is_readable_and_useless_messages_are_counted(dut):
     values = [int.from_bytes(words[i:i + 4], "little") for i in range(0, 32, 4)]
     assert values == [int.from_bytes(b"MXLT", "little"), 1, DIE, 1, 2, 2, 3, 0]
     assert (await bench.host_reads(address(3, 2 * 64))).data >> 96 & 0xFFFFFFFF in (1, 2)
+
+
+@cocotb.test()
+async def lines_of_the_hbm_go_through_the_slices_that_are_cache(dut):
+    """Written and read through the cache, found in the channels after a flush; errors none."""
+    bench = await start(dut)
+    bench.write(address(3, 7 * 64), 4 << 64, mask=15 << 8)
+    await bench.until(lambda: bench.responses)
+    assert bench.responses.pop().error == AccessError.NONE
+    lines = random.sample(range(CHANNELS * 512), 40)
+    data = {line: random.getrandbits(512) for line in lines}
+    for i, line in enumerate(lines):
+        bench.pes[i % 2].ask(address(1, 64 * line), tag=i, data=data[line])
+    await bench.until(lambda: sum(len(port.responses) for port in bench.pes) == 40, 4000)
+    for i, line in enumerate(lines):
+        bench.pes[1 - i % 2].ask(address(1, 64 * line), tag=100 + i)
+    await bench.until(lambda: sum(len(port.responses) for port in bench.pes) == 80, 4000)
+    for port in bench.pes:
+        for answer in port.responses:
+            assert answer.error == AccessError.NONE
+            assert answer.write or answer.data == data[lines[answer.tag - 100]]
+    counts = (await bench.host_reads(address(3, 8 * 64))).data
+    hits, misses = counts >> 32 * 3 & 0xFFFFFFFF, counts >> 32 * 4 & 0xFFFFFFFF
+    assert hits + misses == 80 and misses >= 40
+    assert any(data[n * CHANNELS + c] != channel.lines.get(n) for c, channel
+               in enumerate(bench.channels) for n in range(512) if n * CHANNELS + c in data)
+    bench.write(address(3, 7 * 64), 0, mask=15 << 8)    # no ways are left: all is written back
+    await bench.until(lambda: bench.responses)
+    bench.responses.clear()
+    for line in lines:
+        bench.read(address(1, 64 * line), tag=lines.index(line))
+    await bench.until(lambda: len(bench.responses) == 40, 4000)
+    for answer in bench.responses:
+        assert answer.data == data[lines[answer.tag]]
+        number, within = lines[answer.tag] % CHANNELS, lines[answer.tag] // CHANNELS
+        assert bench.channels[number].lines[within] == answer.data
+
+
+@cocotb.test()
+async def counters_of_the_channels_are_lines_of_a_region(dut):
+    bench = await start(dut)
+    for number, channel in enumerate(bench.channels):
+        assert (await bench.host_reads(address(4, 64 * number))).data == channel.registers
+    bench.pes[0].ask(address(4, 64), tag=1)
+    await bench.until(lambda: bench.pes[0].responses)
+    assert bench.pes[0].responses[0].data == bench.channels[1].registers
 
 
 @cocotb.test()

@@ -25,7 +25,7 @@ from testbenches.chiplets.test_compute import PortOfPe, bits
 from testbenches.link.channel import Channel, flipping, losing
 
 PES = 2
-LINES = 64      # of SRAM of a die
+LINES = 128     # of SRAM of a die
 EACH = 25       # reads of each die, over a link that is cut
 
 

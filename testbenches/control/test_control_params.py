@@ -1,11 +1,10 @@
 # amaranth: UnusedElaboratable=no
-"""Wrong parameters of rtl/control and rtl/memory/sram.py are refused."""
+"""Wrong parameters of rtl/control are refused."""
 import pytest
 
 from rtl.control.block import ControlBlock
 from rtl.control.context import PacketContext
 from rtl.control.registers import RegisterLines
-from rtl.memory.sram import SramBank
 
 
 @pytest.mark.parametrize("make, message", [
@@ -16,7 +15,7 @@ from rtl.memory.sram import SramBank
     (lambda: PacketContext(pes=2, patience_log2=-1),
      "Patience must be a non-negative integer, not -1"),
     (lambda: RegisterLines(count=3), "Count must be a power of two of at least 2, not 3"),
-    (lambda: SramBank(lines=24, name_bits=8), "Lines must be a power of two of at least 2, not 24"),
+    (lambda: ControlBlock(pes=2, tiles=9), "Tiles must be an integer in 0 to 8, not 9"),
 ])
 def test_wrong_parameters_are_refused(make, message):
     with pytest.raises(ValueError, match=message):

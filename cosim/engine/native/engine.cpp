@@ -93,6 +93,9 @@ API int64_t engine_gate(Engine* e, uint32_t die, uint32_t model, const char* idl
         return 0;
     });
 }
+API int64_t engine_break(Engine* e, uint32_t die, uint32_t model) {
+    return guarded(e, [&] { return model_of(e, die, model).broken = true, 0; });
+}
 API int64_t engine_wake(Engine* e, uint32_t die, uint32_t model, uint32_t from, const char* port) {
     return guarded(e, [&] {
         const Pin pin = model_of(e, die, from).pin(port);

@@ -17,24 +17,12 @@ from rtl.memory.hbm.timing import (
     column_command_layout,
     row_command_layout,
 )
-from rtl.pe.interfaces import LINE_BITS, LINE_BYTES, AccessError
+from rtl.memory.interfaces import channel_request_layout, channel_response_layout
+from rtl.pe.interfaces import AccessError
 
-LINE_NUMBER_BITS = 30
 TICKS = 4               # between two refreshes; a bank without requests for so long rests
 ORDERS = 8              # requests between the clocks
 ANSWERS = 32            # answers between the clocks, and reads under way
-
-
-def channel_request_layout(*, name_bits):
-    """A request for a line of a pseudo-channel, or for its line of counters."""
-    return data.StructLayout({"line": LINE_NUMBER_BITS, "name": name_bits, "write": 1,
-                              "registers": 1, "data": LINE_BITS, "mask": LINE_BYTES})
-
-
-def channel_response_layout(*, name_bits):
-    """The answer to every request, with its name."""
-    return data.StructLayout({"name": name_bits, "write": 1, "error": AccessError,
-                              "data": LINE_BITS})
 
 
 class HbmChannel(wiring.Component):
@@ -112,7 +100,8 @@ class HbmChannel(wiring.Component):
             self.request.ready.eq((orders.level != ORDERS) & queue.i.ready),
             orders.i.valid.eq(taken & ~refused), order.line.eq(request.line),
             order.name.eq(request.name), order.write.eq(request.write),
-            order.registers.eq(request.registers), order.partial.eq(~request.mask.all()),
+            order.registers.eq(request.registers), order.poison.eq(request.poison),
+            order.partial.eq(~request.mask.all()),
             order.data.eq(request.data), order.mask.eq(request.mask),
             queue.i.valid.eq(taken & (refused | request.write)),
             queue.i.payload.name.eq(request.name), queue.i.payload.write.eq(request.write),

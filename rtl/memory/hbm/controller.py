@@ -29,9 +29,12 @@ BANK_GROUP = (BANKS // GROUPS).bit_length() - 1
 
 
 def order_layout(*, row_bits, name_bits):
-    """A request as it reaches the controller. ``partial``: ``mask`` is not all ones."""
+    """A request as it reaches the controller.
+
+    ``partial``: ``mask`` is not all ones. ``poison``: a whole line that is known to be wrong.
+    """
     return data.StructLayout({"line": row_bits + 4 + COLUMN_BITS, "name": name_bits, "write": 1,
-                              "registers": 1, "partial": 1, "data": LINE_BITS,
+                              "registers": 1, "partial": 1, "poison": 1, "data": LINE_BITS,
                               "mask": LINE_BYTES})
 
 
@@ -154,7 +157,7 @@ class HbmController(wiring.Component):
             partial.start.eq(goes & ~again & runs.held.info.partial),
             partial.start_index.eq(runs.held.info.index),
             self.writes.put.eq(takes & whole), self.writes.put_slot.eq(w_slot),
-            self.writes.put_data.eq(order.data)]
+            self.writes.put_data.eq(order.data), self.writes.put_poison.eq(order.poison)]
         with m.If(partial.again):
             m.d.comb += [entry.place.eq(partial.again_place), entry.write.eq(1),
                          entry.slot.eq(Cat(partial.again_index, C(0, len(w_slot) - 2), C(1, 1)))]

@@ -26,8 +26,8 @@ class HbmWrites(wiring.Component):
 
     Members
     -------
-    put, put_slot, put_data : In(1), In(range(depth)), In(512)
-        Keep a whole line.
+    put, put_slot, put_data, put_poison : In(1), In(range(depth)), In(512), In(1)
+        Keep a whole line; it is known to be wrong.
     merge, merge_slot, merged : In(1), In(range(PARTIAL)), In(two halves)
         Keep a line merged of what was read and what is written.
     send, slot, second : In(1), In(range(2 * depth)), In(1)
@@ -42,6 +42,7 @@ class HbmWrites(wiring.Component):
         self.depth = depth
         super().__init__({
             "put": In(1), "put_slot": In(range(depth)), "put_data": In(2 * ACCESS_BITS),
+            "put_poison": In(1),
             "merge": In(1), "merge_slot": In(range(PARTIAL)),
             "merged": In(data.ArrayLayout(half_layout(), 2)), "send": In(1),
             "slot": In(range(2 * depth)), "second": In(1), "write_data": Out(access_layout()),
@@ -53,6 +54,9 @@ class HbmWrites(wiring.Component):
         gated_domain(m, name="out", enable=ResetSignal("sync") | self.send | sent)
         m.d.sync += sent.eq(self.send)
         merged, second, read = Signal(), Signal(), []
+        bad, lost = Signal(self.depth), Signal()    # whole lines that are known to be wrong
+        with m.If(self.put):
+            m.d.sync += bad.bit_select(self.put_slot, 1).eq(self.put_poison)
         for half in (0, 1):
             whole = memory.Memory(shape=ACCESS_BITS, depth=self.depth, init=[])
             joint = memory.Memory(shape=half_layout(), depth=PARTIAL, init=[])
@@ -69,12 +73,13 @@ class HbmWrites(wiring.Component):
                 ports[0].addr.eq(self.slot[:bits]), ports[0].en.eq(chosen & ~self.slot[bits]),
                 ports[1].addr.eq(self.slot[:2]), ports[1].en.eq(chosen & self.slot[bits])]
         with m.If(self.send):
-            m.d.out += [merged.eq(self.slot[bits]), second.eq(self.second)]
+            m.d.out += [merged.eq(self.slot[bits]), second.eq(self.second),
+                        lost.eq(bad.bit_select(self.slot[:bits], 1))]
         word, joint = Signal(ACCESS_BITS), Signal(half_layout())
         m.d.comb += [
             joint.eq(Mux(second, read[1][1].data, read[0][1].data)), self.active.eq(sent),
             word.eq(Mux(merged, joint.data, Mux(second, read[1][0].data, read[0][0].data)))]
         with m.If(sent):
             m.d.out += [self.write_data.data.eq(word), self.write_data.check.eq(encode(word)),
-                        self.write_data.spare.eq((merged & joint.poison).replicate(6))]
+                        self.write_data.spare.eq(Mux(merged, joint.poison, lost).replicate(6))]
         return m
