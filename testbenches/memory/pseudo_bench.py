@@ -46,14 +46,14 @@ def layout_header():
 
 
 @functools.cache
-def build(timing, depth, patience, all_banks, twins):
+def build(timing, depth, patience, all_banks, twins, rows):
     """Path of the bench's program for a channel; with ``twins`` beside one whose clocks run."""
     native = [HERE / "native" / name for name in (
         "pseudo_bench.cpp", "pseudo_traffic.hpp", "pseudo_options.hpp")]
     native += [DEVICES / name for name in ("hbm_pseudo.hpp", "hbm_faults.hpp", "hbm_code.hpp")]
 
     def make_channel():
-        return HbmChannel(timing=timing, rows=ROWS, depth=depth, patience=patience,
+        return HbmChannel(timing=timing, rows=rows, depth=depth, patience=patience,
                           all_banks=all_banks)
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -80,14 +80,15 @@ def build(timing, depth, patience, all_banks, twins):
 
 
 def run(pattern, count, *, timing=T, depth=64, patience=1024, all_banks=False, twins=False,
+        rows=ROWS,
         **options):
     """Run a pattern of requests; gives what the bench measured. Fails on anything it found."""
     seed = int(os.environ.get("MXLET_SEED", random.getrandbits(31)))
-    values = dataclasses.asdict(timing) | {"rows": ROWS, "count": count, "seed": seed,
+    values = dataclasses.asdict(timing) | {"rows": rows, "count": count, "seed": seed,
                                            "pattern": pattern} | OPTIONS | options
     arguments = [f"{name}={value}" for name, value in values.items()]
     print(f"seed {seed}: {' '.join(arguments)}")
-    program = build(timing, depth, patience, all_banks, twins)
+    program = build(timing, depth, patience, all_banks, twins, rows)
     result = subprocess.run([program, *arguments], text=True, capture_output=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return {name: int(value) for name, value in

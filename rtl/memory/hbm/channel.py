@@ -26,7 +26,80 @@ ANSWERS = 32            # answers between the clocks, and reads under way
 
 
 class HbmChannel(wiring.Component):
-    """HBM pseudo-channel docs."""
+    """Turns requests for lines of 64 bytes into commands of one HBM pseudo-channel.
+
+    A line is two accesses of 32 bytes to an open row. Requests wait in :class:`HbmRuns`, reads and
+    writes in lists for each bank; one row command and one column command are given a clock. Banks
+    take turns: a second half is given as soon as it may, then the next line of a bank whose first
+    run has its row open; a row is opened, or closed for the next run, wherever the lists of the
+    bus's direction want it, and in other banks for the other direction. See :class:`HbmTurn` for
+    the direction, :class:`BankRefresh` for the refreshes, :func:`place_of` for the address map.
+
+    Every request is answered once, in any order. What reads find is that of the order of
+    acceptance: a request for a line for which one of the other direction is queued waits at the
+    door, behind it all later ones. A write is answered at once. SECDED over each access, see
+    :func:`access_layout`: one wrong bit is corrected (and counted, not written back), two are
+    answered with ``AccessError.POISON``. A partial write is read, merged and written here, up to
+    four at a time; a half line that was lost stays marked as lost until all of its bytes are
+    written. Where the time goes is counted, see :func:`counters_layout`.
+
+    Each side has its clock, both stop while nothing is to be done, but for the timer of the
+    refreshes and the synchronisers. With nothing else under way, and clocks of equal rate, a read is
+    answered ``cl + ccdl + 15`` clocks after its acceptance if its row is open, ``rcdrd`` more if its
+    bank is closed, and ``rp`` more again if another row is open; other ratios shift the crossings, 4
+    clocks of ``clk`` and 11 of ``hbm_clk``, by up to 2. A write is answered after 2 clocks of ``clk``.
+    At best a line every ``2 * bl`` clocks of ``hbm_clk``.
+
+    Every request is served in the end. A run takes at most 32 requests, and the runs of a bank
+    and direction are served in the order in which they began; a direction with a bank whose first
+    run has not ended for one to two periods of ``patience`` clocks gets the bus and keeps it until
+    that run has ended, unless the other one has such a bank too, which then ends first; a bank is
+    taken for its refresh for at most ``rfcpb`` (``rfc``) clocks at a time, and banks with open rows
+    take turns. So each run ahead of a request costs at most four periods and what its row and its
+    requests need. A request at the door waits only for queued ones. After reset all banks are
+    closed. ``rst`` must last for two clocks of ``clk`` and one of ``hbm_clk``. Source: JESD238 for
+    the commands; the rest is this project's choice, docs/decisions/0009-hbm-controller.md.
+
+    Parameters
+    ----------
+    rows : int
+        Rows of a bank, 1 KiB each. :exc:`ValueError` unless a power of two, from 2 to 2**22.
+    depth : int
+        Lines to be read that are queued, and lines to be written. :exc:`ValueError` unless a power
+        of two, at least 4.
+    timing : HbmTiming
+        Least distances between commands [clock of ``hbm_clk``].
+    name_bits : int
+        Width of names. :exc:`ValueError` unless positive.
+    patience : int
+        See above [clock of ``hbm_clk``]. :exc:`ValueError` unless positive.
+    all_banks : bool
+        Refresh all banks at once instead of one after the other. :exc:`TypeError` if it is none.
+
+    Members
+    -------
+    request : In(stream.Signature(channel_request_layout(...)))
+        ``line`` counts from the start of the pseudo-channel. One past the end is answered with
+        ``AccessError.ADDRESS`` and does nothing. ``registers``: a read of line 0 gives
+        :func:`counters_layout`; every other access to registers ``AccessError.ADDRESS``.
+    response : Out(stream.Signature(channel_response_layout(...)))
+        One for each request, in any order.
+    hbm_clk : In(1)
+        Clock of the commands.
+    row_command, column_command : Out(row_command_layout(...)), Out(column_command_layout())
+        Registers. Each is one clock long.
+    write_data : Out(access_layout())
+        Stands ``cwl`` clocks after its command.
+    read_data : In(access_layout())
+        Comes ``cl`` clocks after the clock of its command.
+    awake, hbm_awake : Out(1)
+        The next edge of ``clk``, ``hbm_clk`` changes something; asynchronous. While it is low, the
+        clock may be left out.
+    hbm_rest : Out(...)
+        So many clocks of ``hbm_clk`` at most, while ``hbm_awake`` is low.
+    hbm_skipped : In(...)
+        Clocks of ``hbm_clk`` that were left out before this one; 0 if that is not done.
+    """
 
     def __init__(self, *, rows, depth=64, timing=None, name_bits=20, patience=1024,
                  all_banks=False):
@@ -35,13 +108,18 @@ class HbmChannel(wiring.Component):
             raise TypeError(f"Timing must be an HbmTiming, not {timing!r}")
         if not isinstance(rows, int) or rows < 2 or rows & (rows - 1):
             raise ValueError(f"Rows must be a power of two of at least 2, not {rows!r}")
+        most = 1 << (LINE_NUMBER_BITS - 4 - COLUMN_BITS)
+        if rows > most:
+            raise ValueError(f"Rows must be a power of two of at most {most}, not {rows!r}")
+        if not isinstance(all_banks, bool):
+            raise TypeError(f"All banks must be True or False, not {all_banks!r}")
         if not isinstance(depth, int) or depth < 4 or depth & (depth - 1):
             raise ValueError(f"Depth must be a power of two of at least 4, not {depth!r}")
         for name, value in (("Name bits", name_bits), ("Patience", patience)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive integer, not {value!r}")
         self.rows, self.depth, self.name_bits = rows, depth, name_bits
-        self.patience, self.all_banks = patience, bool(all_banks)
+        self.patience, self.all_banks = patience, all_banks
         self.period = self.timing.refi // BANKS
         super().__init__({
             "request": In(stream.Signature(channel_request_layout(name_bits=name_bits))),

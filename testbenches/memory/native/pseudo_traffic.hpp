@@ -72,6 +72,7 @@ class Traffic {
                 std::memcpy(&memory[n], &word, 4);
             }
         model_ = memory;
+        for (Agent& agent : agents_) agent.base = random_() % lines_, agent.away = random_() % 4096;
         next_at_ = options.quiet;
     }
 
@@ -221,27 +222,26 @@ class Traffic {
 
   private:
     struct Agent {
-        uint64_t under_way = 0, next = 0;
+        uint64_t under_way = 0, next = 0, base = 0, away = 0;
         std::deque<uint64_t> writes;  // lines that a copier has read
     };
 
     void arrive(const Expected& e) {
         Agent& agent = agents_[e.agent];
         agent.under_way--;
-        if (pattern_ == "copiers" && !e.write) agent.writes.push_back((e.line + lines_ / 2) % lines_);
+        if (pattern_ == "copiers" && !e.write) agent.writes.push_back((e.line + lines_ / 2 + agent.away) % lines_);
     }
 
     // The next request of an agent; false if it has none.
     bool make(Agent& agent) {
         Request& r = request;
-        const uint64_t number = sent_, mine = uint64_t(&agent - agents_.data());
-        const uint64_t share = lines_ / agents_.size();
+        const uint64_t number = sent_;
         r.line = number % lines_;
         if (pattern_ == "write") r.write = true;
         if (pattern_ == "random") r.line = random_() % lines_;
-        if (pattern_ == "readers") r.line = (mine * share + 77 * mine + agent.next++ % share) % lines_;
+        if (pattern_ == "readers") r.line = (agent.base + agent.next++) % lines_;
         if (pattern_ == "writers") {
-            r.line = (mine * share + 77 * mine + agent.next++ % share) % lines_;
+            r.line = (agent.base + agent.next++) % lines_;
             r.write = true;
         }
         if (pattern_ == "copiers") {
@@ -251,7 +251,7 @@ class Traffic {
                 agent.writes.pop_front();
                 return true;
             }
-            r.line = (mine * (share / 2) + 77 * mine + agent.next++ % (share / 2)) % (lines_ / 2);
+            r.line = (agent.base + agent.next++) % (lines_ / 2);
         }
         if (pattern_ == "copy") {  // `burst` lines read, as many written elsewhere
             const uint64_t burst = options_.burst;
