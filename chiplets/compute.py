@@ -101,11 +101,11 @@ class ComputeBase(wiring.Component):
                 m.d.comb += its.eq(mine) if pin == "read_data" else mine.eq(its)
 
         m.submodules.requests = requests = Mesh(
-            request_packet_layout(), layout, sources=(*pes, "control", "bridge"),
+            request_packet_layout(layout), layout, sources=(*pes, "control", "bridge"),
             targets=(*pes, *memories, "control"))
         m.submodules.responses = responses = Mesh(
-            response_packet_layout(), layout, sources=(*pes, *memories, "control"),
-            targets=(*pes, "control", "bridge"))
+            response_packet_layout(layout), layout, sources=(*pes, *memories, "control"),
+            targets=(*pes, "control", "bridge"), multicast=True)
         m.submodules.control = control = Place(ControlBlock(pes=len(pes)))
         m.submodules.bridge = bridge = Bridge()
         m.submodules.link = link = Place(
@@ -123,7 +123,7 @@ class ComputeBase(wiring.Component):
 
         def target(name, request, response, *, depth=4, interleave=1):
             m.submodules[f"target_{name}"] = end = Place(
-                Target(depth=depth, interleave=interleave))
+                Target(layout, depth=depth, interleave=interleave))
             connect(m, end.request, request)
             connect(m, response, end.response)
             connect(m, getattr(requests, f"o_{name}"), end.i_packets)

@@ -76,8 +76,8 @@ class Mesh(wiring.Component):
             m.submodules[f"router_{row}_{column}"] = router
             m.d.comb += [router.here.row.eq(row), router.here.column.eq(column),
                          router.now.eq(now)]
-        gated_domain(m, name="work", enable=ResetSignal("sync") | self.awake)
-        m.d.work += now.eq(now + 1)
+        gated_domain(m, name="time", enable=ResetSignal("sync") | self.awake)
+        m.d.time += now.eq(now + 1)
         for (row, column), router in routers.items():
             for port in ports[row, column].links:
                 neighbour = routers[row + STEP[port][0], column + STEP[port][1]]
