@@ -169,6 +169,7 @@ private:
         counted = counters();
         for (size_t i = 0; i < counted.size(); i++) counted[i] -= before[i];
         measuring = false;
+        for (Port& source : sources) source.queue.clear();   // what was not offered yet
     }
 
     void generate(Port& source) {
@@ -226,7 +227,7 @@ private:
     }
 
     void step(bool more) {
-        for (uint32_t i = 0; i < sources.size(); i++) offer(i, more || !sources[i].queue.empty());
+        for (uint32_t i = 0; i < sources.size(); i++) offer(i, more);
         for (Port& target : targets)
             *target.ready = target.rate >= 256 || (random.next() & 255) < target.rate;
         taken.resize(sources.size());

@@ -22,8 +22,8 @@ class Requester(wiring.Component):
     Latency is 0 cycles both ways, throughput one a cycle. A request that no node answers is
     answered here with ``AccessError.ADDRESS``, to this node alone whatever its ``members``; such
     answers may overtake others. No combinational path leads from ``request`` to ``response`` or
-    from the valid or the payload to the ready of one stream. The clock stops while neither a request
-    nor a response is there, and the bucket that shapes the requests is off or full.
+    from the valid or the payload to the ready of one stream. The clock stops while there is neither
+    a request nor a response, and the bucket that shapes the requests is off or full.
 
     Parameters
     ----------

@@ -124,7 +124,7 @@ class MeshLayout:
 
     @classmethod
     def standard(cls, rows, columns, *, hbm_channels=0, cluster=(1, 1)):
-        """SRAM west and east of each row of routers, control and bridge in the north, HBM elsewhere.
+        """SRAM west and east of each row of routers, control and bridge north, HBM elsewhere.
 
         :exc:`ValueError` if there are not two columns of routers, or not enough places for HBM.
         """

@@ -10,7 +10,7 @@ from amaranth.utils import ceil_log2
 from rtl.common.clockgate import gated_domain
 from rtl.noc import routes
 from rtl.noc.packets import COORDINATE_BITS, MeshLayout, place_layout
-from rtl.noc.routes import STEP, Ports
+from rtl.noc.routes import STEP
 
 AGE_BITS = 8
 
@@ -181,10 +181,9 @@ class Router(wiring.Component):
                 lost.append(i.valid & i.ready & ~pushes.any())
             for push, output, queue in zip(pushes, ways, mine, strict=True):
                 write = stores[output].write_port(domain="work")
-                number = ports.turns(output).index(source)
-                m.d.comb += [queue.push.eq(push), queue.i.born.eq(born),
-                             write.en.eq(push), write.data.eq(packet),
-                             write.addr.eq(Cat(queue.write, C(number, len(write.addr) - slot_bits)))]
+                number = C(ports.turns(output).index(source), len(write.addr) - slot_bits)
+                m.d.comb += [queue.push.eq(push), queue.i.born.eq(born), write.en.eq(push),
+                             write.data.eq(packet), write.addr.eq(Cat(queue.write, number))]
                 if self.multicast:
                     m.d.comb += queue.i.multicast.eq(packet.members.multicast)
                 if output in ahead:
@@ -269,27 +268,48 @@ class Router(wiring.Component):
 
 
 class Queue(wiring.Component):
-    """Order of the packets of one way through a router; the packets themselves are in a Store."""
+    """Order of the packets that wait on one way through a router; they themselves wait elsewhere.
+
+    Latency is 1 cycle. Empty after reset.
+
+    Parameters
+    ----------
+    depth : int
+        Slots [packet].
+    ways : int
+        Queues of the next router among which a packet goes on; 0 if a node takes it.
+    multicast : bool
+        Keep whether it is a multicast.
+
+    Members
+    -------
+    push, i, write : In(1), In(...), Out(...)
+        A packet comes: what to know of it, and its slot. Only while not ``full``.
+    valid, o, read, pop : Out(1), Out(...), Out(...), In(1)
+        The first packet, its slot, and that it goes.
+    full : Out(1)
+        No slot is free; a function of registers.
+    """
 
     def __init__(self, *, depth, ways, multicast):
         self.depth = depth
+        self.first, self.last = (Signal(ceil_log2(depth) + 1, name=name)
+                                 for name in ("first", "last"))
         record = data.StructLayout({"born": AGE_BITS, "ways": ways, "multicast": int(multicast)})
         slot = ceil_log2(depth)
+        self.records = Memory(shape=record, depth=1 << slot, init=[])
         super().__init__({"push": In(1), "i": In(record), "write": Out(slot), "full": Out(1),
                           "valid": Out(1), "o": Out(record), "read": Out(slot), "pop": In(1)})
 
     def elaborate(self, platform):
         m = Module()
-        bits = len(self.write) + 1
-        first, last = Signal(bits), Signal(bits)
-        m.submodules.records = records = Memory(
-            shape=self.o.shape(), depth=1 << len(self.read),
-            init=[])
+        first, last = self.first, self.last
+        m.submodules.records = records = self.records
         write, read = records.write_port(), records.read_port(domain="comb")
         m.d.comb += [write.en.eq(self.push), write.addr.eq(last), write.data.eq(self.i),
                      read.addr.eq(first), self.o.eq(read.data),
                      self.write.eq(last), self.read.eq(first), self.valid.eq(first != last),
-                     self.full.eq((last - first)[:bits] == self.depth)]
+                     self.full.eq((last - first)[:len(last)] == self.depth)]
         with m.If(self.push):
             m.d.sync += last.eq(last + 1)
         with m.If(self.pop):

@@ -36,10 +36,14 @@ class LeakyBucket(wiring.Component):
     permit: Out(1)
     rests: Out(1)
 
+    def __init__(self):
+        self.level = Signal(BURST_BITS + 8, init=ONE)
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
         off, limit = self.rate == 0, Cat(C(ONE - 1, 8), Mux(self.burst == 0, 1, self.burst))
-        level = Signal(BURST_BITS + 8, init=ONE)
+        level = self.level
         raised = Signal(BURST_BITS + 9)
         m.d.comb += [raised.eq(level + self.rate - Mux(self.spend, ONE, 0)),
                      self.permit.eq(off | (level >= ONE)),
