@@ -73,7 +73,7 @@ class ComputeBase(wiring.Component):
             raise TypeError(f"Parameters must be ComputeParameters, not {parameters!r}")
         self.parameters = parameters
         addresses = parameters.addresses
-        channel = ChannelPort(name_layout().size)
+        channel = ChannelPort(name_layout(parameters.layout).size)
         super().__init__({
             **{f"pe{i}": In(PePort()) for i in range(parameters.built_pes)},
             **{f"hbm{i}": Out(channel) for i in range(addresses.channels)},
@@ -87,11 +87,11 @@ class ComputeBase(wiring.Component):
         pes, tiles, peers = ([f"{kind}{n}" for n in range(len(layout.group(kind)))]
                              for kind in ("pe", "tile", "peer"))
         m.submodules.requests = requests = Mesh(
-            request_packet_layout(), layout, sources=(*pes, "control", "bridge", *peers),
+            request_packet_layout(layout), layout, sources=(*pes, "control", "bridge", *peers),
             targets=(*pes, *tiles, "control", *peers))
         m.submodules.responses = responses = Mesh(
-            response_packet_layout(), layout, sources=(*pes, *tiles, "control", *peers),
-            targets=(*pes, "control", "bridge", *peers))
+            response_packet_layout(layout), layout, sources=(*pes, *tiles, "control", *peers),
+            targets=(*pes, "control", "bridge", *peers), multicast=True)
         m.submodules.control = control = Place(ControlBlock(
             pes=len(pes), rows=self.parameters.rows + 1, peers=len(peers), tiles=len(tiles),
             ways=WAYS if addresses.channels else 0))
@@ -115,7 +115,7 @@ class ComputeBase(wiring.Component):
             faults[name] = end.fault
 
         def target(name, request, response):
-            m.submodules[f"target_{name}"] = end = Place(Target())
+            m.submodules[f"target_{name}"] = end = Place(Target(layout))
             connect(m, end.request, request)
             connect(m, response, end.response)
             connect(m, getattr(requests, f"o_{name}"), end.i_packets)
@@ -198,7 +198,8 @@ class ComputeBase(wiring.Component):
         tags, faults = link_tags(latency), []
         capacity, onward = self.parameters.pes * self.parameters.far_requests, tuple(addresses.ways)
         for n, name in enumerate(self.parameters.peers):
-            m.submodules[name] = bridge = Place(PeerBridge(capacity=capacity + n * tags, tags=tags))
+            m.submodules[name] = bridge = Place(
+                PeerBridge(addresses.layout, capacity=capacity + n * tags, tags=tags))
             m.submodules[f"{name}_link"] = link = Place(D2dLink(latency_cycles=latency))
             onward = onward[1:]     # what came along the row goes on along the column alone
             requester(name, bridge.request, bridge.response, ways=onward)

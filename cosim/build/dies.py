@@ -70,7 +70,7 @@ def compute_die(name, number, package, *, waves=False):
     channels = [f"hbm{i}" for i in range(parameters.addresses.channels)]
     models = {"base": base} | dict.fromkeys(pes, element)
     if channels:
-        name_bits = name_layout().size
+        name_bits = name_layout(parameters.layout).size
         models |= dict.fromkeys(channels, build_once(
             lambda: HbmChannel(rows=parameters.hbm_rows, name_bits=name_bits),
             (sources(), "hbm", parameters.hbm_rows, name_bits), name="HbmChannel", waves=waves))

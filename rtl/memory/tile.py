@@ -12,21 +12,27 @@ from rtl.memory.slice.interfaces import COUNTERS
 from rtl.memory.slice.slice import SramSlice
 from rtl.noc.address import OFFSET_BITS, REGION_BITS, AddressMap, Region
 from rtl.noc.interleave import spread
-from rtl.noc.packets import node_layout, request_packet_layout, response_packet_layout
+from rtl.noc.packets import (
+    members_layout,
+    node_layout,
+    request_packet_layout,
+    response_packet_layout,
+)
 from rtl.pe.interfaces import TAG_BITS
 
 WAYS = 8        # of a slice; each is scratch memory or last-level cache; this project's choice
 MSHRS = 64      # lines under way from HBM to a slice; this project's choice
 
 
-def origin_layout():
-    """Name of a request in a tile: where its response goes."""
-    return data.StructLayout({"source": node_layout(), "tag": TAG_BITS})
+def origin_layout(layout):
+    """Name of a request in a tile of a mesh: where its response goes."""
+    return data.StructLayout({"source": node_layout(), "members": members_layout(layout),
+                              "tag": TAG_BITS})
 
 
-def name_layout():
+def name_layout(layout):
     """Name of a request to a pseudo-channel: an origin, or if ``cache`` a number of the slice."""
-    return data.StructLayout({"cache": 1, "origin": origin_layout()})
+    return data.StructLayout({"cache": 1, "origin": origin_layout(layout)})
 
 
 class MemoryTile(wiring.Component):
@@ -48,9 +54,9 @@ class MemoryTile(wiring.Component):
 
     Members
     -------
-    i_packets : In(stream.Signature(request_packet_layout()))
+    i_packets : In(stream.Signature(request_packet_layout(...)))
         From the request network.
-    o_packets : Out(stream.Signature(response_packet_layout()))
+    o_packets : Out(stream.Signature(response_packet_layout(...)))
         To the response network.
     hbm<n> : Out(ChannelPort(...))
         The pseudo-channels.
@@ -70,9 +76,11 @@ class MemoryTile(wiring.Component):
         if channels not in (0, addresses.tile_channels):
             raise ValueError(f"Channels must be 0 or {addresses.tile_channels}, not {channels!r}")
         self.addresses, self.channels = addresses, channels
-        port = ChannelPort(name_layout().size)
-        super().__init__({"i_packets": In(stream.Signature(request_packet_layout())),
-                          "o_packets": Out(stream.Signature(response_packet_layout())),
+        layout = addresses.layout
+        self.origin, self.name = origin_layout(layout), name_layout(layout)
+        port = ChannelPort(self.name.size)
+        super().__init__({"i_packets": In(stream.Signature(request_packet_layout(layout))),
+                          "o_packets": Out(stream.Signature(response_packet_layout(layout))),
                           "settings": In(settings_layout()), "busy": Out(1), "lost": Out(1),
                           "counters": Out(data.ArrayLayout(32, COUNTERS)),
                           "sram_access": Out(1), "hbm_access": Out(1),
@@ -81,16 +89,17 @@ class MemoryTile(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.slice = sram = Place(SramSlice(
-            lines=self.addresses.bank_lines, ways=WAYS, name_bits=origin_layout().size,
+            lines=self.addresses.bank_lines, ways=WAYS, name_bits=self.origin.size,
             mshrs=MSHRS))
         packet, body, settings = (self.i_packets.payload, self.i_packets.payload.body,
                                   self.settings)
-        origin = Signal(origin_layout())
+        origin = Signal(self.origin)
         line, region = body.address[6:OFFSET_BITS], body.address[OFFSET_BITS:][:REGION_BITS]
         _, scratch = spread(line, self.addresses.banks)
         hbm = region == Region.HBM
         m.d.comb += [
-            origin.source.eq(packet.source), origin.tag.eq(body.tag),
+            origin.source.eq(packet.source), origin.members.eq(packet.members),
+            origin.tag.eq(body.tag),
             sram.cache_ways.eq(settings.cache_ways), sram.flush.eq(settings.flush),
             sram.tick.eq(settings.tick), sram.inject.eq(settings.inject),
             self.busy.eq(sram.busy), self.lost.eq(sram.lost), self.counters.eq(sram.counters),
@@ -137,7 +146,7 @@ class MemoryTile(wiring.Component):
         number, within = spread(mine, self.channels)
         register, _ = spread(body.address[6:14], self.channels)
         wanted, there = spread(other.line[:self.addresses.hbm_line_bits], self.channels)
-        name = data.View(name_layout(), wire.name)
+        name = data.View(self.name, wire.name)
         m.d.comb += [
             turn.requests.eq(Cat(
                 self.i_packets.valid & direct & (Mux(hbm, number, register) == n),
@@ -164,14 +173,14 @@ class MemoryTile(wiring.Component):
         back = sram.memory_response
         if channels:
             m.submodules.refill = refill = RoundRobin(len(channels))
-            names = [data.View(name_layout(), c.payload.name) for c in channels]
+            names = [data.View(self.name, c.payload.name) for c in channels]
             m.d.comb += [
                 refill.requests.eq(Cat(c.valid & name.cache for c, name
                                        in zip(channels, names, strict=True))),
                 refill.ready.eq(back.ready), back.valid.eq(refill.requests.any())]
             chosen = data.View(channels[0].payload.shape(),
                                one_of(refill.grant, [c.payload for c in channels]))
-            m.d.comb += [back.payload.name.eq(data.View(name_layout(), chosen.name).origin),
+            m.d.comb += [back.payload.name.eq(data.View(self.name, chosen.name).origin),
                          back.payload.write.eq(chosen.write), back.payload.error.eq(chosen.error),
                          back.payload.data.eq(chosen.data)]
             sources += [(c.valid & ~name.cache, c.payload)
@@ -187,9 +196,10 @@ class MemoryTile(wiring.Component):
                    *(name.origin.as_value() for name in names)]
         fields = {name: one_of(turn.grant, [payload[name] for _, payload in sources])
                   for name in ("write", "error", "data")}
-        origin = data.View(origin_layout(), one_of(turn.grant, origins))
+        origin = data.View(self.origin, one_of(turn.grant, origins))
         answer = out.payload.body
         m.d.comb += [
-            out.payload.target.eq(origin.source), answer.tag.eq(origin.tag),
+            out.payload.target.eq(origin.source),
+            out.payload.members.eq(origin.members), answer.tag.eq(origin.tag),
             answer.write.eq(fields["write"]), answer.error.eq(fields["error"]),
             answer.data.eq(fields["data"])]

@@ -9,7 +9,12 @@ from amaranth.utils import exact_log2
 from rtl.common.clockgate import gated_domain
 from rtl.link.interfaces import LinkPort, SlotKind
 from rtl.link.interfaces import response_layout as answer_layout
-from rtl.noc.packets import node_layout, request_packet_layout, response_packet_layout
+from rtl.noc.packets import (
+    MeshLayout,
+    node_layout,
+    request_packet_layout,
+    response_packet_layout,
+)
 from rtl.pe.interfaces import TAG_BITS, AccessError, request_layout, response_layout
 
 SHALLOWEST = 4      # slots with which a queue takes as many as it has whenever they come
@@ -65,6 +70,8 @@ class PeerBridge(wiring.Component):
 
     Parameters
     ----------
+    layout : MeshLayout
+        The mesh.
     capacity : int
         Requests that may be on their way to this node [request]. :exc:`ValueError` unless positive.
     tags : int
@@ -79,9 +86,9 @@ class PeerBridge(wiring.Component):
         The link's inner side.
     down : In(1)
         The link has given up; stays high.
-    i_packets : In(stream.Signature(request_packet_layout()))
+    i_packets : In(stream.Signature(request_packet_layout(layout)))
         Requests for other dies, from the request network.
-    o_packets : Out(stream.Signature(response_packet_layout()))
+    o_packets : Out(stream.Signature(response_packet_layout(layout)))
         Their answers, to the response network, ``far``; data zero where nothing was read.
     request, response : Out(stream.Signature(request_layout())), In(...)
         Requests of the peer, with its tags, and their answers in any order.
@@ -95,17 +102,20 @@ class PeerBridge(wiring.Component):
         The registers take the coming edge of the clock.
     """
 
-    def __init__(self, *, capacity, tags, patience_cycles=1024):
+    def __init__(self, layout, *, capacity, tags, patience_cycles=1024):
+        if not isinstance(layout, MeshLayout):
+            raise TypeError(f"Layout must be a MeshLayout, not {layout!r}")
         for name, value in (("Capacity", capacity), ("Patience", patience_cycles)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive integer, not {value!r}")
         if not isinstance(tags, int) or not SHALLOWEST <= tags <= 256 or tags & (tags - 1):
             raise ValueError(f"Tags must be a power of two in 4 to 256, not {tags!r}")
-        self.capacity, self.tags, self.patience_cycles = capacity, tags, patience_cycles
+        self.layout, self.capacity, self.tags = layout, capacity, tags
+        self.patience_cycles = patience_cycles
         super().__init__({
             "link": Out(LinkPort()), "down": In(1),
-            "i_packets": In(stream.Signature(request_packet_layout())),
-            "o_packets": Out(stream.Signature(response_packet_layout())),
+            "i_packets": In(stream.Signature(request_packet_layout(layout))),
+            "o_packets": Out(stream.Signature(response_packet_layout(layout))),
             "request": Out(stream.Signature(request_layout())),
             "response": In(stream.Signature(response_layout())),
             "counters": Out(peer_counters_layout()), "fault": Out(1), "awake": Out(1)})

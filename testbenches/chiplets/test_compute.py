@@ -30,7 +30,7 @@ PARAMETERS = ComputeParameters(rows=1, columns=2, bank_lines=32, hbm_tiles=1, ti
                                hbm_rows=2, link_latency_cycles=2)
 JOINED = ComputeParameters(rows=1, columns=2, bank_lines=32, link_latency_cycles=2, grid=(2, 2))
 DIE, PES, BUILT, LINES, CHANNELS = 3, 2, 4, 64, 3
-NAME_BITS = name_layout().size
+NAME_BITS = name_layout(PARAMETERS.layout).size
 REQUEST = channel_request_layout(name_bits=NAME_BITS)
 ANSWER = channel_response_layout(name_bits=NAME_BITS)
 

@@ -9,9 +9,12 @@ from rtl.noc.mesh import Mesh
 from rtl.noc.packets import MeshLayout, Node, request_packet_layout
 from rtl.noc.peer import PeerBridge, link_tags
 from rtl.noc.router import Router
+from rtl.noc.routes import Ports
 
-PACKET = request_packet_layout()
-ADDRESSES = AddressMap(MeshLayout.standard(2, 2), bank_lines=16)
+LAYOUT = MeshLayout.standard(2, 2)
+PACKET = request_packet_layout(LAYOUT)
+PORTS = Ports(inputs=("EAST",), outputs=(), links=())
+ADDRESSES = AddressMap(LAYOUT, bank_lines=16)
 
 
 @pytest.mark.parametrize("make, message", [
@@ -41,16 +44,23 @@ ADDRESSES = AddressMap(MeshLayout.standard(2, 2), bank_lines=16)
      "Peers must be 2 for a grid of \\(2, 2\\), not 1"),
     (lambda: Requester(ADDRESSES, ways=("Z",)), "Way must be X or Y, not 'Z'"),
     (lambda: Requester(ADDRESSES, window=-1), "Window must be a natural number, not -1"),
-    (lambda: PeerBridge(capacity=0, tags=8), "Capacity must be a positive integer, not 0"),
-    (lambda: PeerBridge(capacity=1, tags=2), "Tags must be a power of two in 4 to 256, not 2"),
-    (lambda: PeerBridge(capacity=1, tags=12), "Tags must be a power of two in 4 to 256, not 12"),
-    (lambda: PeerBridge(capacity=1, tags=512), "Tags must be a power of two in 4 to 256, not 512"),
-    (lambda: PeerBridge(capacity=1, tags=8, patience_cycles=0),
+    (lambda: PeerBridge(LAYOUT, capacity=0, tags=8), "Capacity must be a positive integer, not 0"),
+    (lambda: PeerBridge(LAYOUT, capacity=1, tags=2), "Tags must be a power of two in 4 to 256, not 2"),
+    (lambda: PeerBridge(LAYOUT, capacity=1, tags=12), "Tags must be a power of two in 4 to 256, not 12"),
+    (lambda: PeerBridge(LAYOUT, capacity=1, tags=512), "Tags must be a power of two in 4 to 256, not 512"),
+    (lambda: PeerBridge(LAYOUT, capacity=1, tags=8, patience_cycles=0),
      "Patience must be a positive integer, not 0"),
-    (lambda: Target(depth=0), "Depth must be a positive integer, not 0"),
-    (lambda: Router(PACKET, inputs=("UP",), outputs=(), links=()), "Port must be one of"),
-    (lambda: Router(PACKET, inputs=("EAST",), outputs=(), links=(), depth=1),
+    (lambda: Target(LAYOUT, depth=0), "Depth must be a positive integer, not 0"),
+    (lambda: Ports(inputs=("UP",), outputs=(), links=()), "Port must be one of .*, not 'UP'"),
+    (lambda: Router(PACKET, layout=LAYOUT, ports=PORTS, ahead=(), depth=1),
      "Depth must be an integer of at least 2, not 1"),
+    (lambda: MeshLayout(2, 3, (), (1, 2)), "Columns must be a multiple of the cluster's 2, not 3"),
+    (lambda: MeshLayout(3, 4, (), (2, 2)), "Rows must be a multiple of the cluster's 2, not 3"),
+    (lambda: MeshLayout(32, 4, (), (2, 2)), "Rows must be an integer in 1 to 30, not 32"),
+    (lambda: MeshLayout(4, 13, (), (1, 13)), r"at most 12 PEs, not \(1, 13\)"),
+    (lambda: MeshLayout(4, 4, (), (0, 2)), r"at most 12 PEs, not \(0, 2\)"),
+    (lambda: MeshLayout.standard(2, 2, cluster=(1, 2)),
+     "Columns must be an integer of at least 4, not 2"),
     (lambda: Mesh(PACKET, MeshLayout.standard(2, 2), sources=("pe9",), targets=()),
      "Node must be one of .*, not 'pe9'"),
 ])
@@ -83,3 +93,20 @@ def test_peers_are_in_the_south():
 def test_tags_fill_the_link(latency, far, tags):
     assert link_tags(latency, far) == tags
     assert tags == 256 or tags >= 0.75 * (2 * (latency + 12) + far) > tags / 2
+
+
+@pytest.mark.parametrize("make", [
+    lambda: Target(3), lambda: Router(PACKET, layout=3, ports=PORTS, ahead=())])
+def test_layout_must_be_a_mesh_layout(make):
+    with pytest.raises(TypeError, match="Layout must be a MeshLayout, not 3"):
+        make()
+
+
+def test_pes_of_a_cluster_are_numbered_over_the_whole_grid():
+    layout = MeshLayout.standard(4, 6, cluster=(2, 3))
+    assert (layout.router_rows, layout.router_columns) == (2, 2)
+    assert layout.nodes["pe0"] == Node(0, 0, "LOCAL0")
+    assert layout.nodes["pe3"] == Node(0, 1, "LOCAL0")
+    assert layout.nodes["pe8"] == Node(0, 0, "LOCAL5")
+    assert layout.nodes["pe23"] == Node(1, 1, "LOCAL5")
+    assert len(layout.group("pe")) == 24 and len(layout.group("tile")) == 4
