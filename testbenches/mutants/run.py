@@ -14,9 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from testbenches.mutants.attention import MUTANTS
+from testbenches.mutants import attention, noc
 
 ROOT = Path(__file__).parents[2]
+MUTANTS = (*attention.MUTANTS, *noc.MUTANTS)
 FOLDERS = ("rtl", "chiplets", "cosim", "host", "testbenches")
 LIMIT_SECONDS = 1800
 FAILED = re.compile(r"cocotb\.regression .* failed$", re.MULTILINE)
