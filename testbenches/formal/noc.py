@@ -151,7 +151,8 @@ class BucketProof(Elaboratable):
                      started.eq(1)]
         m.d.comb += [Assume(~started | (old == Cat(rate, burst))),
                      Assert(~permitted | bucket.permit, "a permit was withdrawn"),
-                     Assert((rate == 0) | ~started | (bucket.level >> 8 <= Mux(burst == 0, 1, burst))),
+                     Assert((rate == 0) | ~started
+                            | (bucket.level >> 8 <= Mux(burst == 0, 1, burst))),
                      Cover(permitted & (rate == 100) & (burst == 1))]
         return m
 

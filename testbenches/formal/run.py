@@ -19,10 +19,12 @@ SCRIPT = """[options]
 mode {mode}
 depth {depth}
 [engines]
-smtbmc z3
+smtbmc yices
 [script]
 read_rtlil top.il
 prep -top top
+memory_map -formal
+opt_clean
 [files]
 top.il
 """

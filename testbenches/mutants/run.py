@@ -14,10 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from testbenches.mutants import attention, control, peers
+from testbenches.mutants import attention, control, noc, peers
 
 ROOT = Path(__file__).parents[2]
-MUTANTS = (*attention.MUTANTS, *control.MUTANTS, *peers.MUTANTS)
+MUTANTS = (*attention.MUTANTS, *control.MUTANTS, *noc.MUTANTS, *peers.MUTANTS)
 FOLDERS = ("rtl", "chiplets", "cosim", "host", "testbenches")
 LIMIT_SECONDS = 1800
 FAILED = re.compile(r"cocotb\.regression .* failed$", re.MULTILINE)
