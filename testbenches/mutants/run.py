@@ -14,8 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from testbenches.mutants.attention import MUTANTS
+from testbenches.mutants.attention import MUTANTS as ATTENTION
+from testbenches.mutants.hbm import MUTANTS as HBM
 
+MUTANTS = (*ATTENTION, *HBM)
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("rtl", "chiplets", "cosim", "host", "testbenches")
 LIMIT_SECONDS = 1800
