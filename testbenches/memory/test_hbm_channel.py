@@ -54,7 +54,7 @@ def test_readers_are_bound_by_their_requests(agents, each, least):
     """Each has few requests under way; ``far`` clocks are added to every answer."""
     measured = run("readers", 4000, rows=256, agents=agents, under_way=each, far=60)
     report(f"{agents} readers with {each} requests each", measured)
-    unloaded = T.cl + T.ccdl + STATED + 60 * T.bl * 800 / 1847
+    unloaded = T.cl + T.ccdl + STATED + (4 + 60) * 1600 / 1847
     assert efficiency(measured) > least * min(1, agents * each * LINE_CLOCKS / unloaded)
 
 

@@ -44,11 +44,11 @@ class HbmChannel(wiring.Component):
     written. Where the time goes is counted, see :func:`counters_layout`.
 
     Each side has its clock, both stop while nothing is to be done, but for the timer of the
-    refreshes and the synchronisers. With nothing else under way, and clocks of equal rate, a read is
-    answered ``cl + ccdl + 15`` clocks after its acceptance if its row is open, ``rcdrd`` more if its
-    bank is closed, and ``rp`` more again if another row is open; other ratios shift the crossings, 4
-    clocks of ``clk`` and 11 of ``hbm_clk``, by up to 2. A write is answered after 2 clocks of ``clk``.
-    At best a line every ``2 * bl`` clocks of ``hbm_clk``.
+    refreshes and the synchronisers. With nothing else under way, and clocks of equal rate, a read
+    is answered ``cl + ccdl + 15`` clocks after its acceptance if its row is open, ``rcdrd`` more
+    if its bank is closed, and ``rp`` more again if another row is open; 4 of the 15 are clocks of
+    ``clk``, and other ratios shift the crossings by up to 2. A write is answered after 2 clocks of
+    ``clk``. At best a line every ``2 * bl`` clocks of ``hbm_clk``.
 
     Every request is served in the end. A run takes at most 32 requests, and the runs of a bank
     and direction are served in the order in which they began; a direction with a bank whose first

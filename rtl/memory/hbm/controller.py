@@ -113,7 +113,8 @@ class HbmController(wiring.Component):
         quiet = (runs.has0 | runs.has1) == 0
         m.d.comb += [
             self.turn.read_hits.eq(runs.hits0.any()), self.turn.write_hits.eq(runs.hits1.any()),
-            self.write_data.eq(self.writes.write_data), self.refresh.due.eq(self.due), self.refresh.tick.eq(self.tick),
+            self.write_data.eq(self.writes.write_data), self.refresh.due.eq(self.due),
+            self.refresh.tick.eq(self.tick),
             self.refresh.quiet.eq(quiet), self.refresh.pending.eq(runs.has0 | runs.has1),
             self.active.eq(door | column | row | ~quiet | self.refresh.active
                            | self.partial.active | self.banks.active | self.writes.active
@@ -230,7 +231,7 @@ class HbmController(wiring.Component):
 
     def _columns(self, m):
         """The column command: the second half of a line, or the first one of another."""
-        runs, banks, turn = self.runs, self.banks, self.turn
+        banks, turn = self.banks, self.turn
         pending, count = [Signal(4, name=f"pending{n}") for n in range(2)], Signal(range(3))
         direction, write = Signal(), Signal()       # of the pending halves; of this command
         groups, soon, ready, found, chosen, behind = (Signal(n, name=name) for name, n in (

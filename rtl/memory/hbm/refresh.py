@@ -11,6 +11,14 @@ FORCED = 6 * BANKS      # refreshes owed, from which on a bank with requests is 
 POSTPONED = 4           # refreshes of all banks that are put off while there are requests
 
 
+def each_of_group(mask):
+    """All banks of the groups that have a bank in the mask."""
+    some = mask[:GROUPS]
+    for low in range(GROUPS, BANKS, GROUPS):
+        some = some | mask[low:low + GROUPS]
+    return some.replicate(BANKS // GROUPS)
+
+
 def refresh_members():
     """The ports that the two ways of refreshing share, see :class:`BankRefresh`."""
     return {"due": In(1), "tick": In(1), "quiet": In(1), "pending": In(BANKS),
@@ -60,7 +68,7 @@ class BankRefresh(wiring.Component):
         m = Module()
         owed = Signal(range(8 * BANKS))
         done, before, fresh = (Signal(BANKS, name=n) for n in ("done", "before", "fresh"))
-        recent = Signal(BANKS)              # of each group the last to have had a request
+        passed = Signal(BANKS)              # another bank of the group had a request since
         catching = Signal()                 # up with all refreshes owed
         asked, calm = Signal(), Signal()    # since the last pulse; not between the last two
         choice, chosen, after = Signal(BANKS), Signal(BANKS), Signal(BANKS)
@@ -104,14 +112,12 @@ class BankRefresh(wiring.Component):
                            | ~rests.all() | Mux(catching, ends, starts))]
         m.d.sync += [owed.eq(owed + self.due - self.refresh),
                      done.eq(Mux(after.all(), 0, after)), before.eq(self.pending)]
-        came = self.pending & ~before       # banks that have a request again
-        moved = came & ~recent
-        changed, one = Signal(BANKS), moved[:GROUPS]
-        for low in range(GROUPS, BANKS, GROUPS):
-            one = one | moved[low:low + GROUPS]
-        m.d.comb += changed.eq(one.replicate(BANKS // GROUPS))      # groups with a new bank
-        m.d.sync += [fresh.eq(~came & ((changed & recent) | (~changed & fresh))),
-                     recent.eq(came | (recent & ~changed))]
+        came, left = self.pending & ~before, before & ~self.pending
+        now, last, comes = Signal(BANKS), Signal(BANKS), Signal(BANKS)
+        m.d.comb += [
+            comes.eq(each_of_group(came)), now.eq((passed | comes) & ~came),
+            last.eq(now & ~self.pending & (left | ~passed))]
+        m.d.sync += [passed.eq(now), fresh.eq((last | (fresh & ~each_of_group(last))) & ~came)]
         return m
 
 

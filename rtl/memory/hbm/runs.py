@@ -190,8 +190,7 @@ class HbmRuns(wiring.Component):
         return after.data
 
     def _lists(self, m, run, begins, gone):
-        """The runs of the banks, and which rows are open; gives the first run of the bank popped.
-        """
+        """The runs of the banks, and which rows are open; gives the first run of ``pop_bank``."""
         held = self.held
         ends = data.StructLayout({"first": self.run_bits, "last": self.run_bits})
         m.submodules.banks = banks = memory.Memory(shape=ends, depth=2 * BANKS, init=[])
