@@ -81,9 +81,11 @@ async def program_without_go_waits_and_may_be_forgotten(dut):
         assert not units.taken[5] and not dut.report__valid.value
         assert wait < 200 or dut.idle.value
         await pulse(dut, dut.drop)
+        asked = len(memory.requests)
         await launch(dut, address=SECOND)
         await pulse(dut, dut.go)
         assert await report(dut) == (OK, 9, 0, 0)
+        assert sum(a < SECOND for a, _, _ in memory.requests[asked:]) <= 1
         assert units.taken[1][-12:] == [command(0x11, tag=n) for n in range(12)]
         assert len(units.taken[1]) == 12 * number and not units.taken[5]
     for task in tasks:
@@ -129,10 +131,14 @@ async def abort_ends_what_runs_or_may_start_and_not_what_waits(dut):
     await ClockCycles(dut.clk, 20)
     assert not dut.report__valid.value
     dut.outstanding.value = 0
+    while not units.port(0, "clear").value:
+        await RisingEdge(dut.clk)
+    dut.outstanding.value = 1
+    await launch(dut, address=SECOND)   # the abort was for one program, not for the one behind it
+    await pulse(dut, dut.go)
+    dut.outstanding.value = 0
     assert await report(dut) == (ABORTED, 2, 0, 0)      # the command that it stood at
     assert len(units.taken[1]) == 1
-    await launch(dut, address=SECOND)   # the abort was for one program
-    await pulse(dut, dut.go)
     assert await report(dut) == (OK, 3, 0, 0)
     for task in tasks:
         task.cancel()
