@@ -18,7 +18,6 @@ from testbenches.mutants import attention, control, hbm, noc, peers
 
 MUTANTS = (*attention.MUTANTS, *control.MUTANTS, *hbm.MUTANTS, *noc.MUTANTS, *peers.MUTANTS)
 ROOT = Path(__file__).parents[2]
-MUTANTS = (*attention.MUTANTS, *control.MUTANTS, *hbm.MUTANTS, *noc.MUTANTS, *peers.MUTANTS)
 FOLDERS = ("rtl", "chiplets", "cosim", "host", "testbenches")
 LIMIT_SECONDS = 1800
 FAILED = re.compile(r"cocotb\.regression .* failed$", re.MULTILINE)
