@@ -14,10 +14,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from testbenches.mutants.attention import MUTANTS
+from testbenches.mutants import attention, memory
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("rtl", "chiplets", "cosim", "host", "testbenches")
+MUTANTS = attention.MUTANTS + memory.MUTANTS
 LIMIT_SECONDS = 1800
 FAILED = re.compile(r"cocotb\.regression .* failed$", re.MULTILINE)
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from testbenches.mutants.attention import MUTANTS
-from testbenches.mutants.run import changed
+from testbenches.mutants.run import MUTANTS, changed
 
 ROOT = Path(__file__).parents[2]
 
