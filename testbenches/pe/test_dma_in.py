@@ -151,7 +151,7 @@ async def hints_go_with_every_read_of_their_command(dut, indexed):
     expected, asked = bench.local.copy(), []
     bench.local[40 * 64:41 * 64] = expected[40 * 64:41 * 64] = 0    # indices
     for n in range(12):
-        hint = random.choice(Hint)
+        hint = random.choice(list(Hint))
         rows = Rows(address=4096 * n, rows=2, row_bytes=random.choice([64, 160]), stride=256,
                     local_stride=192, offset=512 * (n % 4))
         if hint != Hint.PREFETCH:
