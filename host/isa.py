@@ -48,6 +48,15 @@ class Code(enum.IntEnum):
     LINK_DOWN = 8
 
 
+class Hint(enum.IntEnum):
+    """What a DMA command says of its lines to the cache in front of HBM."""
+
+    NONE = 0
+    NO_ALLOCATE = 1
+    NO_WRITE_BACK = 2
+    PREFETCH = 3
+
+
 class Unit(enum.IntEnum):
     COMMAND_PROCESSOR = 0
     DMA_IN = 1

@@ -105,7 +105,7 @@ class MemoryTile(wiring.Component):
             self.busy.eq(sram.busy), self.lost.eq(sram.lost), self.counters.eq(sram.counters),
             sram.request.payload.line.eq(scratch), sram.request.payload.name.eq(origin),
             sram.request.payload.write.eq(body.write), sram.request.payload.data.eq(body.data),
-            sram.request.payload.mask.eq(body.mask)]
+            sram.request.payload.mask.eq(body.mask), sram.request.payload.hint.eq(body.hint)]
         if not self.channels:
             m.d.comb += [sram.request.valid.eq(self.i_packets.valid),
                          self.i_packets.ready.eq(sram.request.ready),

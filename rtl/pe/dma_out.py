@@ -10,6 +10,7 @@ from rtl.pe.interfaces import (
     LINE_BITS,
     LINE_BYTES,
     BufferPort,
+    Hint,
     LocalRead,
     UnitPort,
     request_layout,
@@ -29,8 +30,11 @@ class DmaOut(wiring.Component):
     and 2 cycles after the job is handed out. A job ends when all its writes are answered.
     Source: this project's choice.
 
-    Fields are refused, errors reported and ``clear`` survived as in :class:`DmaIn`. A read that
-    local memory has not accepted is withdrawn by an error or ``clear``.
+    Bits 1:0 of word 1 are a :class:`rtl.pe.interfaces.Hint`, ``NONE`` or ``NO_ALLOCATE``, which
+    goes with every write; anything else in the word is refused.
+
+    Other fields are refused, errors reported and ``clear`` survived as in :class:`DmaIn`. A read
+    that local memory has not accepted is withdrawn by an error or ``clear``.
 
     Parameters
     ----------
@@ -75,7 +79,8 @@ class DmaOut(wiring.Component):
         connect(outer, frontend.buffers, flipped(self.buffers))
 
         job = frontend.job
-        fields, bad = fill_walk(job.payload, walk.i.payload, job.payload.grants[0])
+        fields, bad = fill_walk(job.payload, walk.i.payload, job.payload.grants[0],
+                                hints=(Hint.NONE, Hint.NO_ALLOCATE))
         refuse(m, transfers.refused, bad)
         m.d.comb += fields
         m.d.comb += [
@@ -154,7 +159,7 @@ class DmaOut(wiring.Component):
             m.d.sync += [
                 joined.eq(second), turn.eq(chunk.byte - chunk.start),
                 following.address.eq(chunk.address), following.tag.eq(transfers.tag),
-                following.write.eq(1),
+                following.write.eq(1), following.hint.eq(chunk.hint),
                 following.mask.eq(((1 << chunk.count) - 1) << chunk.start)]
         with m.If(self.unit.clear):
             m.d.sync += second.eq(0)

@@ -42,12 +42,6 @@ class ErrorCode(enum.Enum, shape=8):
     LINK_DOWN = 8
 
 
-def request_layout():
-    """A request to memory: one line, or for a write the bytes of it that ``mask`` selects."""
-    return data.StructLayout({"address": ADDRESS_BITS, "tag": TAG_BITS, "write": 1,
-                              "data": LINE_BITS, "mask": LINE_BYTES})
-
-
 class Hint(enum.Enum, shape=2):
     """What a requester knows about a line of HBM; counts only where a cache is in the way."""
 
@@ -55,6 +49,12 @@ class Hint(enum.Enum, shape=2):
     NO_ALLOCATE = 1     # it will not be used again: a miss brings nothing into the cache
     NO_WRITE_BACK = 2   # nobody needs it after this read: it may be lost
     PREFETCH = 3        # bring it into the cache; the answer comes at once and has no data
+
+
+def request_layout():
+    """A request to memory: one line, or for a write the bytes of it that ``mask`` selects."""
+    return data.StructLayout({"address": ADDRESS_BITS, "tag": TAG_BITS, "write": 1,
+                              "data": LINE_BITS, "mask": LINE_BYTES, "hint": Hint})
 
 
 class AccessError(enum.Enum, shape=2):

@@ -5,13 +5,17 @@ from pathlib import Path
 from host import isa as software
 from rtl.common import isa as hardware
 from rtl.pe import functions, simd_command
-from rtl.pe.interfaces import LINE_BYTES, AccessError, ErrorCode, Unit, UnitState
+from rtl.pe.interfaces import LINE_BYTES, AccessError, ErrorCode, Hint, Unit, UnitState
 
 PAGE = (Path(__file__).parents[2] / "docs" / "programming-model.md").read_text()
 
 
 def numbers(names):
     return {member.name: member.value for member in names}
+
+
+def test_hints_agree():
+    assert numbers(Hint) == numbers(software.Hint)
 
 
 def test_opcodes_agree():

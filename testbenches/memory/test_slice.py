@@ -138,4 +138,4 @@ async def hits_misses_and_write_backs_are_those_of_the_model(dut, hints, ways):
 
 @sim.on_simulators
 def test_slice(tmp_path, simulator):
-    sim.run(Twins(make), test_module=__name__, build_dir=tmp_path, simulator=simulator, fast=True)
+    sim.run(Twins(make), test_module=__name__, build_dir=tmp_path, simulator=simulator)

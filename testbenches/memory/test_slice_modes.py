@@ -261,4 +261,4 @@ async def a_slow_requester_holds_memory_up_and_loses_nothing(dut):
 
 @sim.on_simulators
 def test_slice_modes(tmp_path, simulator):
-    sim.run(Twins(make), test_module=__name__, build_dir=tmp_path, simulator=simulator, fast=True)
+    sim.run(Twins(make), test_module=__name__, build_dir=tmp_path, simulator=simulator)

@@ -16,10 +16,10 @@ DATA = 3
 BUFFERS = {DATA: [5, 31]}
 
 
-def dma(rows, *, tag=0, offset=0, release=0):
-    return command(0x11, tag, **operand(2, DATA, offset=offset, release=release), w4=rows.address,
-                   w5=rows.address >> 32, w6=rows.rows, w7=rows.row_bytes, w8=rows.stride,
-                   w9=rows.local_stride, w10=rows.offset)
+def dma(rows, *, tag=0, offset=0, release=0, hint=0):
+    return command(0x11, tag, **operand(2, DATA, offset=offset, release=release), w1=hint,
+                   w4=rows.address, w5=rows.address >> 32, w6=rows.rows, w7=rows.row_bytes,
+                   w8=rows.stride, w9=rows.local_stride, w10=rows.offset)
 
 
 async def new_bench(dut, **options):
@@ -54,6 +54,20 @@ async def rows_of_every_alignment_arrive(dut, ready):
             bench.commands.append(dma(rows, offset=offset, release=0))
         await bench.finish()
         assert np.array_equal(bench.far, expected) and np.array_equal(bench.local, local)
+
+
+@cocotb.test()
+async def hints_go_with_every_write_of_their_command(dut):
+    bench = await new_bench(dut, ready=0.8)
+    asked = []
+    for n in range(10):
+        hint = random.getrandbits(1)
+        rows = Rows(address=2048 * n, rows=2, row_bytes=random.choice([64, 160]), stride=256,
+                    local_stride=192)
+        asked += [hint] * (2 * -(-rows.row_bytes // 64))
+        bench.commands.append(dma(rows, hint=hint))
+    await bench.finish()
+    assert [request["hint"] for request in bench.requests] == asked
 
 
 @cocotb.test()
@@ -103,7 +117,7 @@ async def sixty_four_writes_are_under_way_and_no_more(dut):
 
 @cocotb.test()
 @cocotb.parametrize(case=[
-    (5, {"address": 1 << 63}), (6, {"rows": 0}), (7, {"row_bytes": 0}),
+    (1, 2), (1, 3), (1, 4), (5, {"address": 1 << 63}), (6, {"rows": 0}), (7, {"row_bytes": 0}),
     (9, {"rows": 2, "local_stride": 31 * 64}), (10, {"offset": 31 * 64})])
 async def bad_field_is_refused_after_the_job_before_it(dut, case):
     field, change = case
@@ -111,8 +125,11 @@ async def bad_field_is_refused_after_the_job_before_it(dut, case):
     good = Rows(address=0, rows=3, row_bytes=100, stride=100, local_stride=100)
     expected = bench.far.copy()
     rows_out(bench.local, expected, good, bench.place(DATA, 0))
-    bad = Rows(**({"address": 0, "rows": 1, "row_bytes": 8} | change))
-    bench.commands += [dma(good, tag=6, release=5), dma(bad, tag=7), dma(good, tag=8)]
+    if isinstance(change, int):
+        bad = dma(good, tag=7, hint=change)
+    else:
+        bad = dma(Rows(**({"address": 0, "rows": 1, "row_bytes": 8} | change)), tag=7)
+    bench.commands += [dma(good, tag=6, release=5), bad, dma(good, tag=8)]
     assert await bench.fail() == (ErrorCode.BAD_FIELD.value, field, 7)
     for _ in range(30):
         await bench.step()

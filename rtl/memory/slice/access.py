@@ -43,6 +43,8 @@ class Access(wiring.Component):
         A write to the array; takes place whatever else is wanted.
     busy : Out(1)
         A task is under way.
+    evicting : Out(1)
+        A line is to go to memory, maybe not yet in this cycle: no later request may go before it.
     mending : Out(1)
         The task is to store what it read, corrected: nobody else may write that line meanwhile.
     merging : Out(1)
@@ -62,7 +64,8 @@ class Access(wiring.Component):
             "bad": In(WORDS), "poisoned": In(WORDS),
             "store": Out(1), "store_line": Out(range(places)), "store_words": Out(WORDS),
             "store_data": Out(LINE_BITS), "store_poison": Out(WORDS), "busy": Out(1),
-            "mending": Out(1), "merging": Out(1), "found_corrected": Out(1), "found_bad": Out(1)})
+            "evicting": Out(1), "mending": Out(1), "merging": Out(1),
+            "found_corrected": Out(1), "found_bad": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -85,7 +88,8 @@ class Access(wiring.Component):
             response.valid.eq(held & ~wrong & task["respond"] & ~answered),
             response.payload.name.eq(task["name"]), response.payload.write.eq(task["write"]),
             response.payload.data.eq(self.data), response.payload.error.eq(task["error"]),
-            evict.valid.eq(held & ~wrong & task["evict"] & ~evicted),
+            self.evicting.eq(held & task["evict"] & ~evicted),
+            evict.valid.eq(self.evicting & ~wrong),
             evict.payload.line.eq(task["victim"]), evict.payload.write.eq(1),
             evict.payload.poison.eq(lost.any()), evict.payload.data.eq(self.data),
             evict.payload.mask.eq(~0),

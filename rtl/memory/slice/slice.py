@@ -278,10 +278,11 @@ class SramSlice(wiring.Component):
         room = queue.i.ready & misses.can_write
         m.d.comb += [
             misses.set.eq(request.line[:exact_log2(self.sets)]),
-            queue.i.valid.eq((access.evict.valid | lookup.push.valid) & misses.can_write),
+            queue.i.valid.eq((access.evict.valid | (lookup.push.valid & ~access.evicting))
+                             & misses.can_write),
             queue.i.payload.eq(Mux(access.evict.valid, access.evict.payload,
                                    lookup.push.payload)),
-            access.evict.ready.eq(room), lookup.push.ready.eq(room & ~access.evict.valid),
+            access.evict.ready.eq(room), lookup.push.ready.eq(room & ~access.evicting),
             misses.wrote.eq(queue.i.valid & queue.i.ready & queue.i.payload.write)]
         connect(m, queue.o, flipped(self.memory_request))
         connect(m, flipped(self.memory_response), misses.memory_response)
