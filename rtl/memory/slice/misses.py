@@ -99,8 +99,9 @@ class Misses(wiring.Component):
             "empty": 1, "head": slot, "tail": slot}), name=f"entry{n}")
             for n in range(self.mshrs)]
         busy = Signal(self.targets)         # slots that hold a request
-        new = lowest(~busy)
-        number = self._number(new)
+        new, number = Signal(self.targets), Signal(slot)    # a free one, and its number
+        m.d.comb += [new.eq(lowest(~busy)), number.eq(self._number(new))]
+        tail = Signal(slot)
         free, matches = Signal(self.mshrs), Signal(self.mshrs)
         m.d.comb += [
             free.eq(lowest(~Cat(e.active for e in entries))),
@@ -115,7 +116,7 @@ class Misses(wiring.Component):
                 e.active & e.fill & (e.place == Cat(self.set, C(way, exact_log2(self.ways))))
                 for e in entries).any())
         adds = self.join | (self.allocate & self.with_target)
-        tail = one_of(list(matches), [e.tail for e in entries])
+        m.d.comb += tail.eq(one_of(list(matches), [e.tail for e in entries]))
         appends = self.join & ~(matches & Cat(e.empty for e in entries)).any()
         target, current, pop, finished, follower = self._line(m, entries, matches, number, adds,
                                                               tail, appends)
