@@ -10,7 +10,13 @@ from cocotb.triggers import RisingEdge
 
 from rtl.link import interfaces as link
 from rtl.link.interfaces import SlotKind
-from rtl.noc.packets import Node, node_layout, request_packet_layout, response_packet_layout
+from rtl.noc.packets import (
+    MeshLayout,
+    Node,
+    node_layout,
+    request_packet_layout,
+    response_packet_layout,
+)
 from rtl.noc.peer import PeerBridge, peer_counters_layout
 from rtl.pe import interfaces as pe
 from rtl.pe.interfaces import AccessError
@@ -18,6 +24,7 @@ from testbenches import sim
 from testbenches.noc.traffic import Sink, Source
 from testbenches.twins import Twins
 
+LAYOUT = MeshLayout.standard(2, 2)
 CAPACITY, TAGS, PATIENCE = 6, 8, 60
 SOURCES = [Node(0, 0), Node(1, 2), Node(3, 1, "SOUTH")]
 KIND_BITS = SlotKind.as_shape().width
@@ -74,7 +81,7 @@ class Bench:
         if (payload := self.out.edge()) is not None:
             self._sent(link.slot_layout().from_bits(payload))
         if (payload := self.told.edge()) is not None:
-            self._told(response_packet_layout().from_bits(payload))
+            self._told(response_packet_layout(LAYOUT).from_bits(payload))
         if (payload := self.mesh.edge()) is not None:
             self.inward.append(pe.request_layout().from_bits(payload))
         if (payload := self.answered.edge()) is not None:
@@ -91,7 +98,8 @@ class Bench:
         key = SOURCES.index(source), request["tag"]
         assert key not in self.waiting
         self.waiting[key] = request
-        self.ask.queue.append(bits(request_packet_layout(), source=source.const(), body=request))
+        self.ask.queue.append(bits(request_packet_layout(LAYOUT), source=source.const(),
+                                   body=request))
 
     def _sent(self, message):
         if message.kind == SlotKind.PING:
@@ -378,6 +386,7 @@ async def clock_stops_between_messages_and_starts_in_time(dut):
 
 @sim.on_simulators
 def test_peer(tmp_path, simulator):
-    sim.run(Twins(lambda: PeerBridge(capacity=CAPACITY, tags=TAGS, patience_cycles=PATIENCE)),
+    sim.run(Twins(lambda: PeerBridge(LAYOUT, capacity=CAPACITY, tags=TAGS,
+                                     patience_cycles=PATIENCE)),
             test_module=__name__, build_dir=tmp_path, simulator=simulator,
             env={"REQUESTS": "150" if simulator == "icarus" else "400"})
