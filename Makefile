@@ -29,5 +29,5 @@ verilog: $(STAMP)  ## Verilog of every chiplet in build/verilog/, checked by two
 bench: $(STAMP)  ## every measurement; results in benchmarks/*.json
 	@$(PY) -m host.cli bench --all
 
-mutants: $(STAMP)  ## changes the attention unit in one place at a time; a test must fail each time
+mutants: $(STAMP)  ## changes the attention unit and the HBM controller in one place at a time; a test must fail each time
 	@$(PY) -m testbenches.mutants.run
