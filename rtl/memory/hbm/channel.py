@@ -45,8 +45,8 @@ class HbmChannel(wiring.Component):
 
     Each side has its clock, both stop while nothing is to be done, but for the timer of the
     refreshes and the synchronisers. With nothing else under way, and clocks of equal rate, a read
-    is answered ``cl + ccdl + 15`` clocks after its acceptance if its row is open, ``rcdrd`` more
-    if its bank is closed, and ``rp`` more again if another row is open; 4 of the 15 are clocks of
+    is answered ``cl + ccdl + 13`` clocks after its acceptance if its row is open, ``rcdrd`` more
+    if its bank is closed, and ``rp`` more again if another row is open; 4 of the 13 are clocks of
     ``clk``, and other ratios shift the crossings by up to 2. A write is answered after 2 clocks of
     ``clk``. At best a line every ``2 * bl`` clocks of ``hbm_clk``.
 

@@ -19,7 +19,7 @@ struct Bench {
     Traffic traffic;
     uint64_t clk_at = 0, hbm_at, left_out = 0, clks = 0, hbms = 0, evaluations = 0, ticks = 0;
     uint64_t active = 0, spent = 0, hash = 0, first_command = 0, last_data = 0;
-    uint64_t bus_from = 0, refreshes_from = 0, refreshes_to = 0;
+    uint64_t open_row = 0, refreshes_from = 0, refreshes_to = 0;
 
     explicit Bench(const Options& options)
         : options(options), memory(options.rows * HbmPseudo::ROW),
@@ -53,7 +53,9 @@ struct Bench {
             for (auto& word : dut.read_data.m_storage) word = traffic.random();
         dut.read_data.m_storage[8] &= 0xFFFF;
         device.cycle(row, column, dut.write_data.data(), dut.read_data.data());
+        if (row.valid && row.op == HbmRowOp::ACTIVATE && row.bank == 0) open_row = row.row;
         if (column.valid) {
+            if (column.bank == 0 && open_row == 1) traffic.served(hbms);
             if (!first_command) {
                 first_command = hbms;
                 refreshes_from = all_refreshes();

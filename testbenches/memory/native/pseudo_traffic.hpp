@@ -77,6 +77,7 @@ class Traffic {
     }
 
     uint32_t random() { return random_(); }
+    void served(uint64_t hbm) { served_ = hbm; }  // row 1 of bank 0 was accessed
 
     // Faults, each in an access of its own; remembers what cannot be read.
     void break_things(HbmFaults& faults, uint64_t accesses) {
@@ -154,6 +155,7 @@ class Traffic {
                 std::memcpy(e.data, place, 64);
         }
         expected_[r.name] = e;
+        if (sent_ == 300) victim_from_ = hbm;
         agents_[r.agent].under_way++;
         sent_++;
         moved_ = now;
@@ -191,8 +193,6 @@ class Traffic {
             worst_ = std::max(worst_, now - e.accepted);
             read_++;
         }
-        if (pattern_ == "starve" && e.line == HbmPseudo::line_of(0, 1, 300 % 16))
-            victim_ = hbm - e.accepted_hbm;
         answered_++;
         moved_ = now;
         if (options_.gap) next_at_ = now + options_.gap;
@@ -216,7 +216,7 @@ class Traffic {
             print(("latency" + std::to_string(n)).c_str(), latencies_[n]);
             print(("hbm_latency" + std::to_string(n)).c_str(), hbm_latencies_[n]);
         }
-        print("victim", victim_);
+        print("victim", served_ ? served_ - victim_from_ : 0);
         for (int n = 0; n < 16; n++) print((std::string("at_") + COUNTERS[n]).c_str(), counters_[n]);
     }
 
@@ -295,7 +295,7 @@ class Traffic {
     std::mt19937 random_;
     std::vector<uint8_t> model_;
     uint64_t lines_, turn_ = 0, sent_ = 0, answered_ = 0, moved_ = 0, next_at_ = 0, most_ = 0;
-    uint64_t latency_ = 0, worst_ = 0, read_ = 0, victim_ = 0, latencies_[4] = {}, hbm_latencies_[4] = {};
+    uint64_t latency_ = 0, worst_ = 0, read_ = 0, victim_from_ = 0, served_ = 0, latencies_[4] = {}, hbm_latencies_[4] = {};
     uint64_t counters_[16] = {};
     std::vector<Agent> agents_;
     std::set<uint64_t> lost_, failed_;  // accesses; lines
