@@ -36,7 +36,7 @@ class CosimTransport:
         self.package = package
         self.configuration = package.configuration
         self.host_memory = package.host_memory
-        self.build_seconds = package.cold_build_seconds
+        self.build_seconds, self.clock_hertz = package.cold_build_seconds, package.clock_hertz
 
     def read_register(self, name):
         return self.package.read_register(name)
@@ -131,7 +131,7 @@ class CosimTransport:
         delta = np.zeros(self.cycle + 2, np.int64)
         for _, _, unit, cycles, states in self._changes():
             if unit == Unit.DOT:
-                busy = (states == 1).astype(np.int64)
+                busy = (states == BUSY).astype(np.int64)
                 np.add.at(delta, cycles, np.diff(busy, prepend=0))
         return np.cumsum(delta)
 

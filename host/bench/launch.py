@@ -5,7 +5,6 @@ from host.outcome import Outcome
 from host.program import Program
 from host.transport import open_package
 
-CLOCK_HERTZ = 1.847e9   # at which 12 PEs have the peaks of the MTIA 450
 COMMANDS = 100          # of a kernel: the next launch arrives meanwhile
 KERNELS = 8
 STREAMS = 4
@@ -54,7 +53,7 @@ def run(options):
         options.step(2, 3, "kernels of four streams")
         done += run_all(device, kernels[1 + KERNELS:], [n % STREAMS for n in range(KERNELS)])[1]
         lanes = transport.programs(0)
-        pes = len(device.pes)
+        pes, clock = len(device.pes), transport.clock_hertz
     options.step(3, 3, "done")
     spans = list(zip(*lanes, strict=True))
     same, mixed = (replacements(spans[1 + n:][:KERNELS]) for n in (0, KERNELS))
@@ -63,9 +62,9 @@ def run(options):
               "replace_between_streams": max(mixed)}
     outcome = Outcome("launch", options.package)
     outcome.metrics = {f"{name}_cycles": count for name, count in cycles.items()}
-    outcome.metrics |= {f"{name}_us": count / CLOCK_HERTZ * 1e6 for name, count in cycles.items()}
+    outcome.metrics |= {f"{name}_us": count / clock * 1e6 for name, count in cycles.items()}
     outcome.checks = {"all_ended_well": all(c.code == Code.OK for c in done),
                       "all_seen": len(spans) == len(done) == 1 + 2 * KERNELS}
     outcome.config = {"pes": pes, "kernels": KERNELS, "commands": COMMANDS, "streams": STREAMS,
-                      "clock_ghz": CLOCK_HERTZ / 1e9}
+                      "clock_ghz": clock / 1e9}
     return outcome

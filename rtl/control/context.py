@@ -4,9 +4,8 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.link.interfaces import completion_layout, launch_layout
-from rtl.pe.interfaces import ADDRESS_BITS, ErrorCode, report_layout
+from rtl.pe.interfaces import ADDRESS_BITS, DEFAULT_WATCHDOG, ErrorCode, report_layout
 
-DEFAULT_WATCHDOG_CYCLES = 65536
 MASK_FIELD = 8      # word of a submission entry that holds the mask of PEs
 
 
@@ -119,7 +118,7 @@ class PacketContext(wiring.Component):
         complete = running & (ended == mask)
         proceed = here.any() & ((here | ended) == mask) & running & ~complete & ~aborted
         moved = arrived.any() | reporting.any() | proceed
-        limit = Mux(self.pending.watchdog == 0, DEFAULT_WATCHDOG_CYCLES,
+        limit = Mux(self.pending.watchdog == 0, DEFAULT_WATCHDOG,
                     self.pending.watchdog) << self.patience_log2
         waiting = running & ~complete & (here.any() | aborted)
         expired = waiting & ~moved & (patience >= limit)

@@ -4,13 +4,14 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.common.arbiter import RoundRobin
-from rtl.control.context import DEFAULT_WATCHDOG_CYCLES, refusal_layout
+from rtl.control.context import refusal_layout
 from rtl.link import interfaces as link
 from rtl.pe.interfaces import (
+    DEFAULT_WATCHDOG,
     LINE_BITS,
     LINE_BYTES,
     AccessError,
-    ErrorCode,
+    error_code,
     launch_layout,
     request_layout,
     response_layout,
@@ -100,11 +101,8 @@ class Launcher(wiring.Component):
                     m.next = "LAUNCH"
                     with m.If(response.error != AccessError.NONE):
                         m.d.comb += [self.fail.eq(chosen), self.refusal.field.eq(TABLE_FIELD),
-                                     self.refusal.address.eq(packet.table)]
-                        with m.If(response.error == AccessError.POISON):
-                            m.d.comb += self.refusal.code.eq(ErrorCode.POISON)
-                        with m.Else():
-                            m.d.comb += self.refusal.code.eq(ErrorCode.BAD_ADDRESS)
+                                     self.refusal.address.eq(packet.table),
+                                     self.refusal.code.eq(error_code(response.error))]
                         m.next = "CHOOSE"
             with m.State("LAUNCH"):
                 program = packet.table + entries[pe] * LINE_BYTES
@@ -114,7 +112,7 @@ class Launcher(wiring.Component):
                             m.d.sync += [
                                 launch.valid.eq(1), launch.payload.program.eq(program),
                                 launch.payload.watchdog.eq(
-                                    Mux(packet.watchdog == 0, DEFAULT_WATCHDOG_CYCLES,
+                                    Mux(packet.watchdog == 0, DEFAULT_WATCHDOG,
                                         packet.watchdog))]
                 m.d.sync += pe.eq(pe + 1)
                 with m.If(pe == self.pes - 1):

@@ -2,6 +2,7 @@
 from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from .axi import HOST_ADDRESS_BITS, beat_layout, burst_layout
 from .jobs import result_layout
@@ -67,7 +68,7 @@ class CompletionRing(wiring.Component):
             result.command_tag, result.unit, result.field, result.die,
             result.failed_pe, Const(0, 8), result.failed_mask, result.cycles, result.address,
             result.value))
-        address = self.base + (next_ << 5)
+        address = self.base + (next_ << exact_log2(ENTRY_BYTES))
         m.d.comb += [
             self.writes.valid.eq(self.i.valid & ~full & ~beat_open),
             self.writes.payload.address.eq(Cat(Const(0, 6), address[6:])),

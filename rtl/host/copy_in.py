@@ -5,10 +5,10 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from rtl.link.interfaces import SlotKind, response_layout
-from rtl.pe.interfaces import LINE_BITS, AccessError, ErrorCode
+from rtl.pe.interfaces import LINE_BITS, AccessError, ErrorCode, error_code
 
 from .axi import Bursts, burst_layout
-from .jobs import copy_layout, done_layout, line_of, request_layout, tell
+from .jobs import copy_ended, copy_layout, done_layout, line_of, request_layout
 from .realigner import Realigner, lines_of
 
 
@@ -119,11 +119,11 @@ class CopyIn(wiring.Component):
         wrong = answered & (self.response.error != AccessError.NONE)
         with m.If(ok & (wrong | realigner.o.valid & out.error)):
             m.d.sync += [
-                outcome.code.eq(Mux(wrong & (self.response.error == AccessError.POISON),
-                                    ErrorCode.POISON, ErrorCode.BAD_ADDRESS)),
+                outcome.code.eq(Mux(wrong, error_code(self.response.error),
+                                    ErrorCode.BAD_ADDRESS)),
                 outcome.host.eq(~wrong),
                 outcome.address.eq(Mux(wrong, line_of(line, tag, back), bad_source) << 6)]
-        m.d.comb += tell(self.done.payload, outcome, dead)
+        m.d.comb += copy_ended(self.done.payload, outcome, dead)
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += [self.job.ready.eq(1), start.eq(self.job.valid)]

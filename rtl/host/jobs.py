@@ -2,13 +2,13 @@
 from amaranth import Mux
 from amaranth.lib import data, enum
 
-from rtl.link.interfaces import slot_layout
+from rtl.link.interfaces import LAUNCH_STREAM_BITS, slot_layout
 from rtl.pe.interfaces import ADDRESS_BITS, ErrorCode
 
 from .axi import HOST_ADDRESS_BITS
 
-STREAMS = 4
-STREAM_BITS = 2
+STREAM_BITS = LAUNCH_STREAM_BITS
+STREAMS = 1 << STREAM_BITS
 DIE_BITS = 4
 EVENTS = 16         # this project's choice
 EVENT_BITS = 4
@@ -62,7 +62,7 @@ def done_layout():
                               "address": HOST_ADDRESS_BITS})
 
 
-def tell(done, outcome, dead):
+def copy_ended(done, outcome, dead):
     """Assignments of how a copy ended to ``done``; of a lost die nothing else is known."""
     return [done.stream.eq(outcome.stream),
             done.code.eq(Mux(dead, ErrorCode.LINK_DOWN, outcome.code)),

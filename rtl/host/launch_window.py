@@ -8,7 +8,7 @@ from rtl.pe.interfaces import ErrorCode
 
 from .jobs import DIE_BITS, STREAM_BITS, result_layout
 
-AHEAD = 2       # launches of a stream on a die: one runs, the next is on its PEs (our choice)
+AHEAD = 2       # launches of a stream on a die: one runs, the next waits; this project's choice
 
 
 class LaunchWindow(wiring.Component):

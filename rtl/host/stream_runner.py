@@ -5,7 +5,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from rtl.link.interfaces import LAUNCH_ID_BITS, SlotKind, completion_layout
-from rtl.pe.interfaces import ErrorCode
+from rtl.pe.interfaces import DEFAULT_WATCHDOG, ErrorCode
 
 from .jobs import (
     DIE_BITS,
@@ -22,7 +22,7 @@ from .jobs import (
 )
 from .launch_window import LaunchWindow
 
-LAUNCH_PATIENCE, EVENT_PATIENCE = 1 << 16, 1 << 24     # watchdogs by default [cycle] (our choice)
+EVENT_PATIENCE = 1 << 24    # cycles, for a wait that gives 0 (this project's choice)
 
 
 class StreamRunner(wiring.Component):
@@ -220,7 +220,7 @@ class StreamRunner(wiring.Component):
                 slot.kind.eq(SlotKind.LAUNCH), slot.body.launch.pe_mask.eq(entry.pe_mask),
                 slot.body.launch.table.eq(entry.host), slot.body.launch.id.eq(window.id),
                 slot.body.launch.watchdog.eq(
-                    Mux(entry.watchdog == 0, LAUNCH_PATIENCE, entry.watchdog))]
+                    Mux(entry.watchdog == 0, DEFAULT_WATCHDOG, entry.watchdog))]
         with m.Else():
             m.d.comb += [self.request.payload.die.eq(window.die),
                          slot.kind.eq(SlotKind.ABORT), slot.body.abort.id.eq(aborted)]

@@ -16,11 +16,13 @@ from rtl.common.isa import (
 from rtl.pe.circular_buffers import configure_layout
 from rtl.pe.interfaces import (
     BUFFERS,
+    DEFAULT_WATCHDOG,
     AccessError,
     ErrorCode,
     Unit,
     UnitPort,
     UnitState,
+    error_code,
     launch_layout,
     report_layout,
     request_layout,
@@ -29,7 +31,6 @@ from rtl.pe.interfaces import (
 from rtl.pe.program_queue import ProgramQueue
 
 UNITS = tuple(unit for unit in Unit if unit is not Unit.COMMAND_PROCESSOR)
-DEFAULT_WATCHDOG = 65536        # cycles, for a launch that gives 0 (this project's choice)
 NO_BUFFER = 255                 # field of a report: no circular buffer was waited for
 
 
@@ -206,10 +207,8 @@ class CommandProcessor(wiring.Component):
 
     def _decode(self, m, fetched, pending, consume, refuse):
         """Work of the state "NEXT" with a command at hand."""
-        with m.If(fetched.error == AccessError.ADDRESS):
-            refuse(ErrorCode.BAD_ADDRESS, tag=0, address=fetched.address)
-        with m.Elif(fetched.error == AccessError.POISON):
-            refuse(ErrorCode.POISON, tag=0, address=fetched.address)
+        with m.If(fetched.error != AccessError.NONE):
+            refuse(error_code(fetched.error), tag=0, address=fetched.address)
         with m.Else():
             with m.Switch(fetched.command[OPCODE]):
                 with m.Case(Opcode.NOP):

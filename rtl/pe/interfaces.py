@@ -11,6 +11,7 @@ LINE_BYTES = 64
 LINE_BITS = 8 * LINE_BYTES
 BUFFERS = 32                    # circular buffers of a PE (this project's choice)
 ADDRESS_BITS = 48
+DEFAULT_WATCHDOG = 65536        # cycles, for a launch that gives 0 (this project's choice)
 TAG_BITS = 8
 
 
@@ -54,6 +55,11 @@ class AccessError(enum.Enum, shape=2):
     NONE = 0
     ADDRESS = 1     # outside every window of the die
     POISON = 2      # uncorrectable memory error
+
+
+def error_code(error):
+    """The completion's code for an access that ended with an :class:`AccessError`."""
+    return Mux(error == AccessError.POISON, ErrorCode.POISON, ErrorCode.BAD_ADDRESS)
 
 
 def response_layout():

@@ -4,7 +4,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.pe.frontend import fault_layout
-from rtl.pe.interfaces import ADDRESS_BITS, AccessError, ErrorCode
+from rtl.pe.interfaces import ADDRESS_BITS, AccessError, ErrorCode, error_code
 
 TAGS = 32
 INDEX_WORD = 12     # of a command: operand of the indices
@@ -133,8 +133,7 @@ class Transfers(wiring.Component):
             with m.If(retired & (self.retire_error != AccessError.NONE)):
                 m.d.sync += self.failed.eq(1)
                 with m.If(job.code == ErrorCode.OK):
-                    m.d.sync += [job.code.eq(Mux(self.retire_error == AccessError.POISON,
-                                                 ErrorCode.POISON, ErrorCode.BAD_ADDRESS)),
+                    m.d.sync += [job.code.eq(error_code(self.retire_error)),
                                  job.line.eq(failing.data)]
             with m.If(self.stray & (self.stray_slot == number)):
                 m.d.sync += [self.failed.eq(1), job.code.eq(ErrorCode.BAD_FIELD),
