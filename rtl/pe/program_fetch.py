@@ -3,6 +3,7 @@ from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl.common.clockgate import gated_domain
 from rtl.common.isa import OPCODE, Opcode
 from rtl.pe.interfaces import (
     ADDRESS_BITS,
@@ -26,7 +27,8 @@ class ProgramFetch(wiring.Component):
     """Reads a program line by line, up to 8 lines ahead, and gives its commands in order.
 
     The first request leaves 1 cycle after ``start``; a command stands 1 cycle after its answer.
-    One command a cycle. No line is requested after ``END`` or an error came back, or ``stop``.
+    One command a cycle. No line is requested after ``END`` or an error came back, or ``stop``. The
+    clock stops while nothing is asked for, comes or goes.
 
     Members
     -------
@@ -52,7 +54,11 @@ class ProgramFetch(wiring.Component):
             "o": Out(stream.Signature(fetched_layout())), "outstanding": Out(1)})
 
     def elaborate(self, platform):
-        m = Module()
+        outer, m = Module(), Module()
+        outer.submodules.core = DomainRenamer("work")(m)
+        gated_domain(outer, name="work", enable=Cat(
+            ResetSignal("sync"), self.start.valid, self.stop, self.request.valid,
+            self.response.valid, self.o.valid & self.o.ready).any())
         m.submodules.lines = store = memory.Memory(
             shape=data.StructLayout({"command": LINE_BITS, "error": AccessError}), depth=AHEAD,
             init=[])
@@ -88,4 +94,4 @@ class ProgramFetch(wiring.Component):
         with m.If(self.start.valid):
             m.d.sync += [running.eq(1), line.eq(self.start.address >> 6), filled.eq(0),
                          head.eq(0), tail.eq(0), held.eq(0)]
-        return m
+        return outer

@@ -3,6 +3,7 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl.common.clockgate import gated_domain
 from rtl.pe.interfaces import launch_layout, request_layout, response_layout
 from rtl.pe.program_fetch import ProgramFetch, fetched_layout
 
@@ -12,7 +13,8 @@ class ProgramQueue(wiring.Component):
 
     The first request for a program that was taken leaves 1 cycle later, if the program that runs
     asks for nothing then. A program whose first lines have come gives its first command in the
-    cycle after ``take``. Source: this project's choice.
+    cycle after ``take``. Its clock stops between events, so that the choice of a command rests
+    while units work. Source: this project's choice.
 
     Members
     -------
@@ -83,12 +85,14 @@ class ProgramQueue(wiring.Component):
             self.resting.eq(~Mux(turn, one.outstanding | asking[0],
                                  other.outstanding | asking[1])),
             self.released.eq(held & (permitted | self.go))]
+        gated_domain(m, name="turns", enable=ResetSignal("sync") | self.go | taken | self.take
+                     | self.drop)
         with m.If(self.go & held):
-            m.d.sync += permitted.eq(1)
+            m.d.turns += permitted.eq(1)
         with m.If(taken):
-            m.d.sync += [held.eq(1), self.watchdog.eq(self.launch.payload.watchdog)]
+            m.d.turns += [held.eq(1), self.watchdog.eq(self.launch.payload.watchdog)]
         with m.If(self.take):
-            m.d.sync += turn.eq(~turn)
+            m.d.turns += turn.eq(~turn)
         with m.If(self.take | self.drop):
-            m.d.sync += [held.eq(0), permitted.eq(0)]
+            m.d.turns += [held.eq(0), permitted.eq(0)]
         return m

@@ -7,6 +7,7 @@ from cocotb.triggers import ClockCycles, ReadOnly, RisingEdge
 from rtl.pe.command_processor import CommandProcessor
 from testbenches import sim
 from testbenches.pe.memory_model import ERROR_ADDRESS, ERROR_POISON, MemoryModel
+from testbenches.twins import Twins
 
 LINES = 64
 PROGRAM = 0x4000
@@ -382,5 +383,5 @@ async def fused_command_is_given_to_both_units_once(dut):
 
 @sim.on_simulators
 def test_command_processor(tmp_path, simulator):
-    sim.run(CommandProcessor(lines=LINES), test_module=__name__, build_dir=tmp_path,
-            simulator=simulator)
+    sim.run(Twins(lambda: CommandProcessor(lines=LINES)), test_module=__name__,
+            build_dir=tmp_path, simulator=simulator)

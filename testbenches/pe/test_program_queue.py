@@ -19,6 +19,7 @@ from testbenches.pe.test_command_processor import (
     set_unit,
     start,
 )
+from testbenches.twins import Twins
 
 
 async def pulse(dut, pin):
@@ -184,5 +185,5 @@ async def programs_follow_each_other_whole(dut, seed):
 
 @sim.on_simulators
 def test_program_queue(tmp_path, simulator):
-    sim.run(CommandProcessor(lines=LINES), test_module=__name__, build_dir=tmp_path,
-            simulator=simulator)
+    sim.run(Twins(lambda: CommandProcessor(lines=LINES)), test_module=__name__,
+            build_dir=tmp_path, simulator=simulator)
