@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint verilog bench mutants
+.PHONY: help setup demo test lint verilog bench mutants formal
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -29,5 +29,8 @@ verilog: $(STAMP)  ## Verilog of every chiplet in build/verilog/, checked by two
 bench: $(STAMP)  ## every measurement; results in benchmarks/*.json
 	@$(PY) -m host.cli bench --all
 
-mutants: $(STAMP)  ## changes the attention unit in one place at a time; a test must fail each time
+mutants: $(STAMP)  ## changes the RTL in one place at a time; a test must fail each time
 	@$(PY) -m testbenches.mutants.run
+
+formal: $(STAMP)  ## proofs of the network by model checking; logs in build/formal
+	@$(PY) -m testbenches.formal.run

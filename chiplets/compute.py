@@ -5,51 +5,47 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from chiplets.packages import ComputeParameters
 from rtl.common.place import Place
+from rtl.common.queue import Queue
+from rtl.common.repair import ColumnRepair
 from rtl.control.block import ControlBlock
 from rtl.link.interfaces import PhitPort
 from rtl.link.link import D2dLink
-from rtl.memory.hbm_controller import HbmController
-from rtl.memory.sram import SramBank
+from rtl.link.on_die import OnDieLink, OnDiePort
+from rtl.link.transmitter import LinkState
+from rtl.memory.interfaces import ChannelPort
+from rtl.memory.tile import WAYS, MemoryTile, name_layout
 from rtl.noc.address import DIE_BITS
 from rtl.noc.bridge import Bridge
 from rtl.noc.endpoints import Requester, Target
 from rtl.noc.mesh import Mesh
 from rtl.noc.packets import request_packet_layout, response_packet_layout
+from rtl.noc.peer import PeerBridge, link_tags
 from rtl.pe.command_processor import UNITS
 from rtl.pe.element import ProcessingElement
-from rtl.pe.interfaces import PePort, Unit
-
-RING = ("ring_in", "ring_out")
-HBM_PINS = ("row_command", "column_command", "write_data", "write_mask", "read_data")
+from rtl.pe.interfaces import LINE_BITS, PePort, Unit
 
 
-def hbm_pins(controller):
-    """Signature of the device side of an HBM controller."""
-    return wiring.Signature({name: controller.signature.members[name] for name in HBM_PINS})
-
-
-def base_port():
-    """Signature of a PE towards the rest of its chiplet; the ring goes from PE to PE."""
-    return wiring.Signature({name: member for name, member in PePort().members.items()
-                             if name not in RING})
-
-
-def states_layout(*, banks, channels):
+def states_layout(*, tiles):
     """What the chiplet without its PEs did in the cycle before.
 
-    ``sram`` and ``hbm``: an access was accepted. ``request`` and ``response``: a message came from
-    the link, went to it. ``packets``: 3 bits of :class:`rtl.control.context.ContextState` each.
+    ``sram`` and ``hbm``: a tile accepted an access. ``request`` and ``response``: a message came
+    from the link, went to it. ``packets``: 3 bits of :class:`rtl.control.context.ContextState`
+    each.
     """
-    return data.StructLayout({"sram": banks, "hbm": channels, "request": 1, "response": 1,
+    return data.StructLayout({"sram": tiles, "hbm": tiles, "request": 1, "response": 1,
                               "packets": 24})
 
 
 class ComputeBase(wiring.Component):
-    """A compute chiplet without its PEs; these are connected to its ports.
+    """A compute chiplet without PEs and HBM pseudo-channels: these are connected to its ports.
 
-    A PE's read of SRAM takes 3 + 2 x (rows apart + columns apart) cycles when nobody is in its way,
-    from its request to its response; each bank serves one line of 64 bytes a cycle. Every output is
-    a function of registers.
+    There is one row of PEs more than is used: in each column one, bad or spare, is left out, as the
+    configuration says. A PE's read of SRAM takes 3 + 2 x (rows apart + columns apart) cycles when
+    nobody is in its way, from its request to its response; each bank serves one line of 64 bytes a
+    cycle. A read of SRAM of a neighbour in the grid takes 27 + 2 x ``link_latency_cycles`` + 2 x
+    (rows and columns from the PE to its bridge, and from the far bridge to the bank); a link brings
+    3 lines in 4 cycles, if nothing goes the other way but their requests. Every output is a
+    function of registers.
 
     Parameters
     ----------
@@ -58,12 +54,14 @@ class ComputeBase(wiring.Component):
 
     Members
     -------
-    pe<n> : In(base_port())
-        A PE, as it sees itself, row-major; all of it but its neighbours in the reduction ring.
-    link : Out(PhitPort())
-        Pins of the die-to-die link to the I/O chiplet.
-    hbm<n> : Out(hbm_pins(...))
-        Pins of an HBM channel, see :class:`rtl.memory.hbm_controller.HbmController`.
+    pe<n> : In(PePort())
+        A PE, as it sees itself, row-major, the spare row last.
+    link : Out(PhitPort()), with a host on the die Out(OnDiePort())
+        Pins of the die-to-die link to the I/O chiplet, or wires to the host's interface.
+    peer<n> : Out(PhitPort())
+        Pins of the link to the other chiplet of the row of the grid, then to that of the column.
+    hbm<n> : Out(ChannelPort(...))
+        A pseudo-channel, those of the first tile first.
     die : In(4)
         Number of this die; constant.
     states : Out(states_layout(...))
@@ -75,45 +73,40 @@ class ComputeBase(wiring.Component):
             raise TypeError(f"Parameters must be ComputeParameters, not {parameters!r}")
         self.parameters = parameters
         addresses = parameters.addresses
-        controller = HbmController(rows=parameters.hbm_rows)
-        controller._MustUse__silence = True  # it only lends its signature
-        pins = hbm_pins(controller)
+        channel = ChannelPort(name_layout(parameters.layout).size)
         super().__init__({
-            **{f"pe{i}": In(base_port()) for i in range(parameters.pes)},
-            **{f"hbm{i}": Out(pins) for i in range(parameters.hbm_channels)},
-            "link": Out(PhitPort()), "die": In(DIE_BITS),
-            "states": Out(states_layout(banks=addresses.banks, channels=addresses.channels))})
+            **{f"pe{i}": In(PePort()) for i in range(parameters.built_pes)},
+            **{f"hbm{i}": Out(channel) for i in range(addresses.channels)},
+            **{name: Out(PhitPort()) for name in parameters.peers},
+            "link": Out(OnDiePort() if parameters.host else PhitPort()), "die": In(DIE_BITS),
+            "states": Out(states_layout(tiles=addresses.banks))})
 
     def elaborate(self, platform):
         m = Module()
         layout, addresses = self.parameters.layout, self.parameters.addresses
-        pes, banks, channels = (
-            [name for name in layout.nodes if name.startswith(prefix)]
-            for prefix in ("pe", "sram", "hbm"))
-        memories = {}
-        for name in banks:
-            memories[name] = Place(SramBank(lines=self.parameters.bank_lines)), 4, len(banks)
-        for i, name in enumerate(channels):
-            controller = Place(HbmController(rows=self.parameters.hbm_rows))
-            memories[name] = controller, 64, len(channels)
-            for pin in HBM_PINS:
-                mine, its = getattr(getattr(self, f"hbm{i}"), pin), getattr(controller, pin)
-                m.d.comb += its.eq(mine) if pin == "read_data" else mine.eq(its)
-
+        pes, tiles, peers = ([f"{kind}{n}" for n in range(len(layout.group(kind)))]
+                             for kind in ("pe", "tile", "peer"))
         m.submodules.requests = requests = Mesh(
-            request_packet_layout(), layout, sources=(*pes, "control", "bridge"),
-            targets=(*pes, *memories, "control"))
+            request_packet_layout(layout), layout, sources=(*pes, "control", "bridge", *peers),
+            targets=(*pes, *tiles, "control", *peers))
         m.submodules.responses = responses = Mesh(
-            response_packet_layout(), layout, sources=(*pes, *memories, "control"),
-            targets=(*pes, "control", "bridge"))
-        m.submodules.control = control = Place(ControlBlock(pes=len(pes)))
+            response_packet_layout(layout), layout, sources=(*pes, *tiles, "control", *peers),
+            targets=(*pes, "control", "bridge", *peers), multicast=True)
+        m.submodules.control = control = Place(ControlBlock(
+            pes=len(pes), rows=self.parameters.rows + 1, peers=len(peers), tiles=len(tiles),
+            ways=WAYS if addresses.channels else 0))
+        ports = self._repair(m, control)
+        events = self._settings(m, control.configuration)
+        memories = [self._tile(m, i, requests, responses, control, events)
+                    for i in range(len(tiles))]
         m.submodules.bridge = bridge = Bridge()
         m.submodules.link = link = Place(
-            D2dLink(latency_cycles=self.parameters.link_latency_cycles))
+            OnDieLink() if self.parameters.host
+            else D2dLink(latency_cycles=self.parameters.link_latency_cycles))
         faults = {}
 
-        def requester(name, request, response):
-            m.submodules[f"requester_{name}"] = end = Place(Requester(addresses))
+        def requester(name, request, response, **options):
+            m.submodules[f"requester_{name}"] = end = Place(Requester(addresses, **options))
             connect(m, request, end.request)
             connect(m, end.response, response)
             connect(m, end.o_packets, getattr(requests, f"i_{name}"))
@@ -121,23 +114,20 @@ class ComputeBase(wiring.Component):
             m.d.comb += [end.die.eq(self.die), end.node.eq(layout.nodes[name].const())]
             faults[name] = end.fault
 
-        def target(name, request, response, *, depth=4, interleave=1):
-            m.submodules[f"target_{name}"] = end = Place(
-                Target(depth=depth, interleave=interleave))
+        def target(name, request, response):
+            m.submodules[f"target_{name}"] = end = Place(Target(layout))
             connect(m, end.request, request)
             connect(m, response, end.response)
             connect(m, getattr(requests, f"o_{name}"), end.i_packets)
             connect(m, end.o_packets, getattr(responses, f"i_{name}"))
 
-        for name, (memory, depth, interleave) in memories.items():
-            m.submodules[name] = memory
-            target(name, memory.request, memory.response, depth=depth, interleave=interleave)
         for i, name in enumerate(pes):
-            port = getattr(self, name)
-            requester(name, flipped(port.request), flipped(port.response))
-            target(name, flipped(port.access), flipped(port.access_response))
-            connect(m, control.launches[i], flipped(port.launch))
-            connect(m, flipped(port.report), control.reports[i])
+            port = ports[i]
+            requester(name, port.request, port.response, ways=tuple(addresses.ways),
+                      window=self.parameters.far_requests)
+            target(name, port.access, port.access_response)
+            connect(m, control.launches[i], port.launch)
+            connect(m, port.report, control.reports[i])
             m.d.comb += [control.arrive[i].eq(port.arrive), control.idle[i].eq(port.idle),
                          port.proceed.eq(control.proceed[i]), port.abort.eq(control.abort[i]),
                          port.go.eq(control.go[i]), port.drop.eq(control.drop[i])]
@@ -149,20 +139,88 @@ class ComputeBase(wiring.Component):
         connect(m, control.completions, bridge.completions)
         connect(m, bridge.link, link.port)
         connect(m, link.phits, flipped(self.link))
-        accesses = {name: memory.request.valid & memory.request.ready
-                    for name, (memory, _, _) in memories.items()}
-        self._observe(m, control, bridge, link, faults, accesses)
+        useless = [bridge.fault, *self._peers(m, requests, responses, requester, control)]
+        self._observe(m, control, bridge, link, faults, memories, useless)
         return m
 
-    def _observe(self, m, control, bridge, link, faults, accesses):
+    def _repair(self, m, control):
+        """Ports of the PEs that are used, row-major; the reduction ring goes past those."""
+        rows, columns = self.parameters.rows, self.parameters.columns
+        places = [None] * self.parameters.pes
+        for column in range(columns):
+            m.submodules[f"column{column}"] = repair = ColumnRepair(PePort(), rows)
+            for row in range(rows + 1):
+                connect(m, flipped(getattr(self, f"pe{row * columns + column}")),
+                        getattr(repair, f"unit{row}"))
+            bad = control.configuration.repair[column]
+            m.d.comb += repair.bad.eq(Mux(bad == 0, rows, bad - 1))
+            for row in range(rows):
+                places[row * columns + column] = getattr(repair, f"place{row}")
+        for sender, receiver in self.parameters.ring:
+            m.submodules[f"ring{sender}"] = queue = Queue(LINE_BITS)
+            connect(m, places[sender].ring_out, queue.i)
+            connect(m, queue.o, places[receiver].ring_in)
+        return places
+
+    def _settings(self, m, configuration):
+        """Events for the memory tiles: flush, scrub, inject."""
+        flushed, injected, time = Signal(), Signal(), Signal(32)
+        m.d.sync += [flushed.eq(configuration.flush[0]), injected.eq(configuration.inject.valid)]
+        log2 = configuration.scrub_log2[:5]
+        with m.If(log2 != 0):
+            m.d.sync += time.eq(time + 1)
+        due = (time & ((1 << log2) - 1)[:32]) == (1 << log2)[:32] - 1
+        return {"flush": flushed ^ configuration.flush[0], "tick": due & (log2 != 0),
+                "inject": injected ^ configuration.inject.valid}
+
+    def _tile(self, m, number, requests, responses, control, events):
+        """A memory tile at its node, and its pseudo-channels."""
+        addresses = self.parameters.addresses
+        channels = addresses.tile_channels if number < addresses.hbm_tiles else 0
+        m.submodules[f"tile{number}"] = tile = Place(MemoryTile(addresses, channels=channels))
+        connect(m, getattr(requests, f"o_tile{number}"), tile.i_packets)
+        connect(m, tile.o_packets, getattr(responses, f"i_tile{number}"))
+        configuration, settings = control.configuration, tile.settings
+        m.d.comb += [
+            settings.cache_ways.eq(configuration.cache_ways if channels else 0),
+            settings.flush.eq(events["flush"]), settings.tick.eq(events["tick"]),
+            settings.inject.eq(configuration.inject), settings.inject.valid.eq(
+                events["inject"] & (configuration.tile == number)),
+            control.tile_counters[number].eq(tile.counters)]
+        for n in range(channels):
+            port = getattr(self, f"hbm{number * channels + n}")
+            connect(m, getattr(tile, f"hbm{n}"), flipped(port))
+        return tile
+
+    def _peers(self, m, requests, responses, requester, control):
+        """Links to other compute dies; gives the faults of their bridges."""
+        addresses, latency = self.parameters.addresses, self.parameters.link_latency_cycles
+        tags, faults = link_tags(latency), []
+        capacity, onward = self.parameters.pes * self.parameters.far_requests, tuple(addresses.ways)
+        for n, name in enumerate(self.parameters.peers):
+            m.submodules[name] = bridge = Place(
+                PeerBridge(addresses.layout, capacity=capacity + n * tags, tags=tags))
+            m.submodules[f"{name}_link"] = link = Place(D2dLink(latency_cycles=latency))
+            onward = onward[1:]     # what came along the row goes on along the column alone
+            requester(name, bridge.request, bridge.response, ways=onward)
+            connect(m, getattr(requests, f"o_{name}"), bridge.i_packets)
+            connect(m, bridge.o_packets, getattr(responses, f"i_{name}"))
+            connect(m, bridge.link, link.port)
+            connect(m, link.phits, flipped(getattr(self, name)))
+            m.d.comb += [bridge.down.eq(link.state == LinkState.DOWN), control.peer_counters[n].eq(
+                Cat(link.counters, link.state, C(0, 30), bridge.counters))]
+            faults.append(bridge.fault)
+        return faults
+
+    def _observe(self, m, control, bridge, link, faults, tiles, useless):
         """Registers of the control block, and what it does."""
         addresses, identity, states = self.parameters.addresses, control.identity, self.states
-        sram = Cat(accepted for name, accepted in accesses.items() if name.startswith("sram"))
-        hbm = Cat(accepted for name, accepted in accesses.items() if name.startswith("hbm"))
+        sram = Cat(tile.sram_access for tile in tiles)
+        hbm = Cat(tile.hbm_access for tile in tiles)
         events = [
-            sum(fault for name, fault in faults.items() if name.startswith("pe")),
-            faults["control"], faults["bridge"], bridge.fault, sum(sram),
-            sum(hbm) if len(hbm) else C(0, 1)]
+            sum(faults[f"pe{n}"] for n in range(self.parameters.pes)),
+            faults["control"], faults["bridge"], sum(useless), sum(sram), sum(hbm),
+            sum((faults[name] for name in self.parameters.peers), C(0, 1))]
         for counter, event in zip(control.counters, events, strict=False):
             count = Signal(32)
             m.d.sync += count.eq(count + event)
@@ -195,7 +253,7 @@ class ComputeChiplet(wiring.Component):
 
     Members
     -------
-    link, hbm<n>, die, states
+    link, peer<n>, hbm<n>, die, states
         As those of :class:`ComputeBase`.
     pe<n>_states : Out(18)
         ``states`` of a PE.
@@ -205,33 +263,30 @@ class ComputeChiplet(wiring.Component):
         self.parameters = parameters
         self.base = Place(ComputeBase(parameters))
         outer = {name: member for name, member in self.base.signature.members.items()
-                 if not name.startswith("pe")}
-        outer |= {f"pe{i}_states": Out(2 * len(Unit)) for i in range(parameters.pes)}
+                 if not name.startswith("pe") or name in parameters.peers}
+        outer |= {f"pe{i}_states": Out(2 * len(Unit)) for i in range(parameters.built_pes)}
         super().__init__(outer)
 
     def elaborate(self, platform):
         m = Module()
         parameters = self.parameters
         m.submodules.base = base = self.base
-        pes = []
-        for i in range(parameters.pes):
+        for i in range(parameters.built_pes):
             m.submodules[f"pe{i}"] = pe = Place(ProcessingElement(
                 lines=parameters.local_lines, banks=parameters.local_banks,
                 rows=parameters.dot_rows, lanes=parameters.mx4_lanes,
                 units=pe_units(parameters)))
-            pes.append(pe)
             port = getattr(base, f"pe{i}")
-            for name, member in base_port().members.items():
+            for name, member in PePort().members.items():
                 its, mine = getattr(pe, name), getattr(port, name)
                 if member.is_signature:
                     connect(m, its, mine)
                 else:
                     m.d.comb += mine.eq(its) if member.flow is Out else its.eq(mine)
             m.d.comb += getattr(self, f"pe{i}_states").eq(pe.states)
-        for sender, receiver in parameters.ring:
-            connect(m, pes[sender].ring_out, pes[receiver].ring_in)
         connect(m, base.link, flipped(self.link))
-        for i in range(parameters.hbm_channels):
-            connect(m, getattr(base, f"hbm{i}"), flipped(getattr(self, f"hbm{i}")))
+        channels = [f"hbm{i}" for i in range(parameters.addresses.channels)]
+        for name in (*parameters.peers, *channels):
+            connect(m, getattr(base, name), flipped(getattr(self, name)))
         m.d.comb += [base.die.eq(self.die), self.states.eq(base.states)]
         return m

@@ -13,11 +13,12 @@ from rtl.host.register_file import RegisterFile
 from rtl.host.submission_ring import SubmissionRing
 from rtl.link.interfaces import PhitPort
 from rtl.link.link import D2dLink
+from rtl.link.on_die import OnDieLink, OnDiePort
 from rtl.link.transmitter import LinkState
 
 IDENTIFICATION = int.from_bytes(b"mxlt", "little")
 VERSION = 1
-MAX_DIES = 2    # links described in io.rdl
+MAX_DIES = 4    # links described in io.rdl
 ADDRESS_BITS = 12
 
 
@@ -31,11 +32,12 @@ class IoChiplet(wiring.Component):
     Parameters
     ----------
     dies : int
-        Compute dies, one link each; 1 or 2.
+        Compute dies, one link each; 1 to 4.
     package_id : int
         What the register ``configuration`` says.
     link : tuple
-        Parameters of :class:`D2dLink` as pairs of name and value.
+        Parameters of :class:`D2dLink` as pairs of name and value; None: this is a part of the one
+        compute chiplet, joined to it by :class:`OnDieLink`. :exc:`ValueError` if there are more.
     buffer_lines, tag_bits : int
         See :class:`CopyIn`.
 
@@ -49,13 +51,15 @@ class IoChiplet(wiring.Component):
         Level: an enabled cause stands in ``interrupt_status``.
     awake : Out(1)
         That clock ran in the cycle before.
-    link0, link1 : Out(PhitPort())
+    link0, link1, ... : Out(PhitPort()), without ``link`` Out(OnDiePort())
         Pins of the links, as many as dies.
     """
 
     def __init__(self, *, dies=2, package_id=0, link=(), buffer_lines=256, tag_bits=7):
         if not isinstance(dies, int) or not 1 <= dies <= MAX_DIES:
             raise ValueError(f"Dies must be 1 to {MAX_DIES}, not {dies!r}")
+        if link is None and dies != 1:
+            raise ValueError(f"Dies must be 1 on the compute chiplet, not {dies!r}")
         self.dies = dies
         self.package_id = package_id
         self.link = link
@@ -66,7 +70,8 @@ class IoChiplet(wiring.Component):
             {f"s_axil_{name}": member for name, member in slave.members.items()}
             | {f"m_axi_{name}": member for name, member in master.members.items()}
             | {"irq": Out(1), "awake": Out(1)}
-            | {f"link{die}": Out(PhitPort()) for die in range(dies)})
+            | {f"link{die}": Out(OnDiePort() if link is None else PhitPort())
+               for die in range(dies)})
 
     def elaborate(self, platform):
         m = Module()
@@ -78,7 +83,8 @@ class IoChiplet(wiring.Component):
                            ("submissions", submissions), ("completions", completions),
                            ("dispatcher", dispatcher)):
             m.submodules[name] = DomainRenamer("jobs")(part)
-        links = [Place(D2dLink(**dict(self.link))) for _ in range(self.dies)]
+        links = [Place(OnDieLink() if self.link is None else D2dLink(**dict(self.link)))
+                 for _ in range(self.dies)]
         self._pins(m, registers.bus, master.bus)
         cycles = Signal(64)
         m.d.sync += cycles.eq(cycles + 1)

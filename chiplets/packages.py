@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from rtl.noc.address import AddressMap
 from rtl.noc.packets import MeshLayout
 
+ROW_LINES = 256     # of all 16 banks of a pseudo-channel
+
 
 def ring_order(rows, columns):
     """PEs of a grid in the order of the reduction ring; the last is followed by the first.
@@ -25,7 +27,7 @@ class ComputeParameters:
     Parameters
     ----------
     rows, columns : int
-        Grid of PEs [PE].
+        Grid of PEs that are used [PE]; one spare row is built in addition.
     local_lines, local_banks : int
         Local memory of a PE [line of 64 bytes], and its banks.
     dot_rows, mx4_lanes : int
@@ -33,11 +35,18 @@ class ComputeParameters:
     attention : bool
         Build the softmax unit into the PEs, and what goes with it in their engines.
     bank_lines : int
-        Size of an SRAM bank [line]; there is one bank at each end of each row.
-    hbm_channels, hbm_rows : int
-        HBM channels, and rows of 2 KiB of each of the 16 banks of a channel.
+        Size of an SRAM bank [line]; a memory tile with one stands at each end of each row.
+    hbm_tiles, tile_channels, hbm_rows : int
+        Memory tiles that have HBM, pseudo-channels of each of these, and rows of 1 KiB of each of
+        the 16 banks of a pseudo-channel.
     link_latency_cycles : int
         Latency of the die-to-die channel one way [cycle].
+    host : bool
+        The interface to the host is on this chiplet; there is no I/O chiplet.
+    grid : tuple of int
+        Rows and columns of compute chiplets that are joined by links; (1, 1): none is.
+    far_requests : int
+        Requests of a PE to other chiplets under way at once; with so many, it makes no other.
 
     Their exceptions are those of the components that they are for.
     """
@@ -50,28 +59,54 @@ class ComputeParameters:
     mx4_lanes: int = 3
     attention: bool = False
     bank_lines: int = 65536
-    hbm_channels: int = 0
+    hbm_tiles: int = 0
+    tile_channels: int = 0
     hbm_rows: int = 1024
     link_latency_cycles: int = 16
+    host: bool = False
+    grid: tuple = (1, 1)
+    far_requests: int = 40
 
     @property
     def layout(self):
-        return MeshLayout.standard(self.rows, self.columns, hbm_channels=self.hbm_channels)
+        return MeshLayout.standard(self.rows, self.columns, peers=sum(self.grid) - 2)
 
     @property
     def addresses(self):
-        return AddressMap(self.layout, bank_lines=self.bank_lines,
-                          channel_lines=self.hbm_rows * 512 if self.hbm_channels else 0)
+        return AddressMap(self.layout, bank_lines=self.bank_lines, hbm_tiles=self.hbm_tiles,
+                          tile_channels=self.tile_channels,
+                          channel_lines=self.hbm_rows * ROW_LINES, grid=self.grid)
+
+    @property
+    def peers(self):
+        """Names of the links to other compute chiplets."""
+        return [f"peer{n}" for n in range(len(self.addresses.ways))]
 
     @property
     def pes(self):
         return self.rows * self.columns
 
     @property
+    def built_pes(self):
+        return (self.rows + 1) * self.columns
+
+    @property
     def ring(self):
-        """Reduction ring: pairs of a PE and the one after it; none in a chiplet of one PE."""
+        """Reduction ring: pairs of a PE and the one after it; none if only one is used."""
         order = ring_order(self.rows, self.columns)
         return list(zip(order, order[1:] + order[:1], strict=True)) if len(order) > 1 else []
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a source says of a generation: terabytes a second, gigabytes, petaflops; 0: nothing."""
+
+    hbm_tbps: float
+    hbm_gb: int
+    bf16: float
+    mx8: float
+    mx4: float
+    scale_up: int       # accelerators in a scale-up domain
 
 
 @dataclass(frozen=True)
@@ -86,6 +121,14 @@ class Package:
         How many of each.
     compute : ComputeParameters
         What each compute chiplet is.
+    core_megahertz, hbm_megahertz : int
+        Clocks of the chiplets, and of the HBM's commands.
+    published : Published
+        What the package stands for.
+    network_chiplets : int
+        How many it has; they are not modelled yet.
+
+    :exc:`ValueError` if the grid of joined compute chiplets is not all of them.
     """
 
     name: str
@@ -93,6 +136,25 @@ class Package:
     compute_chiplets: int
     io_chiplets: int
     compute: ComputeParameters
+    core_megahertz: int = 1900
+    hbm_megahertz: int = 1600
+    published: Published | None = None
+    network_chiplets: int = 0
+
+    def __post_init__(self):
+        rows, columns = self.compute.grid
+        if rows * columns not in (1, self.compute_chiplets):
+            raise ValueError(f"Grid must have {self.compute_chiplets} compute chiplets or (1, 1), "
+                             f"not {self.compute.grid!r}")
+
+    @property
+    def peer_links(self):
+        """Links between compute chiplets: two chiplets, and the number of the link in both."""
+        rows, columns = self.compute.grid
+        dies = range(rows * columns)
+        pairs = [[(die, die + 1) for die in dies if columns > 1 and die % columns == 0],
+                 [(die, die + columns) for die in dies if rows > 1 and die < columns]]
+        return [(*pair, n) for n, joined in enumerate(p for p in pairs if p) for pair in joined]
 
     @property
     def sram_bytes(self):
@@ -100,10 +162,44 @@ class Package:
 
 
 PACKAGES = {(package.name, package.size): package for package in (
+    # Sizes for simulation: PEs, clocks and pseudo-channels keep every ratio between the
+    # generations that R publishes. PEs x clock: 2 x 1.9, 10 x 1.9, 12 x 1.847, 16 x 1.979 GHz.
+    Package(
+        name="mtia300", size="sim",
+        compute_chiplets=1,             # R
+        io_chiplets=0,                  # host interface on the compute chiplet, HC
+        network_chiplets=2,             # R
+        published=Published(6.1, 216, 0.6, 1.2, 0, 16),         # R
+        compute=ComputeParameters(
+            rows=1, columns=2,          # P
+            mx4_lanes=0,                # no MX4, R
+            bank_lines=65536,           # P
+            hbm_tiles=2,                # P
+            tile_channels=4,            # 8 pseudo-channels: 6.1 TB/s of the 400's 9.2 with 12, R
+            hbm_rows=2048,              # P
+            host=True)),
+    Package(
+        name="mtia400", size="sim",
+        compute_chiplets=2,             # R
+        io_chiplets=1,                  # HC
+        network_chiplets=2,             # R
+        published=Published(9.2, 288, 3, 6, 12, 72),            # R
+        compute=ComputeParameters(
+            rows=1, columns=5,          # P
+            mx4_lanes=2,                # 12 / 6 PFLOPS, R
+            bank_lines=65536,           # P
+            hbm_tiles=2,                # P
+            tile_channels=3,            # 2 x 6 pseudo-channels, R
+            hbm_rows=2048,              # P
+            link_latency_cycles=16,     # P
+            grid=(1, 2))),              # P
     Package(
         name="mtia450", size="sim",
         compute_chiplets=2,             # R
         io_chiplets=1,                  # HC for the 400, S: same chassis
+        network_chiplets=2,             # R
+        published=Published(18.4, 288, 3.5, 7, 21, 72),         # R
+        core_megahertz=1847,            # MX4 of the 450 / of the 400 = 1.75 with its PEs, R
         compute=ComputeParameters(
             rows=2, columns=3,          # PEs, P
             local_lines=8192,           # 512 KiB, I26
@@ -112,9 +208,27 @@ PACKAGES = {(package.name, package.size): package for package in (
             mx4_lanes=3,                # 21 / 7 PFLOPS, R
             attention=True,             # the 450 and 500 have hardware for it, S
             bank_lines=65536,           # 4 MiB, 4 banks: 16 MiB a chiplet, P
-            hbm_channels=2,             # P, until the memory's share is measured
-            hbm_rows=1024,              # 32 MiB a channel, P
-            link_latency_cycles=16)),   # P
+            hbm_tiles=4,                # P
+            tile_channels=3,            # 2 x 12 pseudo-channels: twice the 400's, R
+            hbm_rows=1024,              # as much as the 400 in all, R
+            link_latency_cycles=16,     # P
+            grid=(1, 2))),              # P
+    Package(
+        name="mtia500", size="sim",
+        compute_chiplets=4,             # R: 2 x 2
+        io_chiplets=1,                  # R
+        network_chiplets=2,             # R
+        published=Published(27.6, 512, 5, 10, 30, 72),          # R
+        core_megahertz=1979,            # 25 times the 300's MX8 with its PEs, R
+        compute=ComputeParameters(
+            rows=2, columns=2,          # P
+            mx4_lanes=3,                # 30 / 10 PFLOPS, R
+            attention=True,             # S
+            bank_lines=65536,           # P
+            hbm_tiles=3, tile_channels=3,   # 4 x 9 pseudo-channels: 1.5 times the 450's, R
+            hbm_rows=1024,              # P
+            link_latency_cycles=16,     # P
+            grid=(2, 2))),              # R
 )}
 
 

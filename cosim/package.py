@@ -7,9 +7,8 @@ from cosim.build import dies as build
 from cosim.engine import Engine
 from cosim.engine.engine import WATCH
 
+LINE_BYTES = 64
 HOST_MEMORY_BYTES = 1 << 28     # this project's choice; sparse
-# At which 12 PEs have 1.75 times the MX4 peak of the 400's ten at 1.9 GHz; this project's choice.
-CLOCK_HERTZ = 1.847e9
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,12 @@ class Configuration:
     rows: int
     columns: int
     attention: bool     # PEs have an attention unit
+    grid: tuple         # rows and columns of compute dies joined by links; (1, 1): none is
+    mx4_lanes: int      # rows of operand B that MX4 takes at once; 0: no MX4
+    banks: int          # of SRAM
+    hbm_channels: int   # pseudo-channels
+    core_megahertz: int
+    hbm_megahertz: int
 
 
 class Package:
@@ -42,33 +47,39 @@ class Package:
         Write what every unit did to this file at the end, for Perfetto.
     record : bool
         Keep what every unit did, for ``engine.events()``, without writing it.
+    broken : list of (int, int, int)
+        Die, row and column of PEs that do not work: their outputs are random in every cycle.
     gating : bool
         Leave out the evaluation of idle PEs; changes nothing but the speed.
-    clock_hertz : float
-        Clock frequency of the trace's time axis [Hz].
     """
 
     def __init__(self, name="mtia450", size="sim", *, threads=1, processes=1, waves=None,
-                 trace=None, record=False, gating=True, host_memory_bytes=HOST_MEMORY_BYTES,
-                 clock_hertz=CLOCK_HERTZ):
+                 trace=None, record=False, gating=True, broken=(),
+                 host_memory_bytes=HOST_MEMORY_BYTES):
         self.package = build.describe(name, size)
+        self._host = build.host_die(self.package)
         start = time.monotonic()
         dies, channels = build.package_dies(self.package, host_memory_bytes=host_memory_bytes,
                                             waves=waves is not None)
         self.build_seconds = time.monotonic() - start
+        columns = self.package.compute.columns
+        for die, row, column in broken:
+            dies[die].broken.append(f"pe{row * columns + column}")
         libraries = {m.library for die in dies for m in die.models.values()}
         # what building them took when they were built, from their caches' notes
         self.cold_build_seconds = sum(float((path.parent / "done").read_text())
                                       for path in libraries)
-        self.trace, self.clock_hertz = trace, clock_hertz
+        self.trace, self.clock_hertz = trace, self.package.core_megahertz * 1e6
         self.engine = Engine(dies, channels, threads=threads, processes=processes, waves=waves,
                              trace=record or trace is not None, gating=gating,
-                             watch=[("io", "top", "irq")])
+                             watch=[(self._host, build.HOST, "irq")])
         compute = self.package.compute
         self.configuration = Configuration(
             self.package.compute_chiplets, compute.pes, compute.addresses.sram_bytes,
-            compute.addresses.hbm_bytes, compute.rows, compute.columns, compute.attention)
-        self.host_memory = self.engine.memory("io.host")
+            compute.addresses.hbm_bytes, compute.rows, compute.columns, compute.attention,
+            compute.grid, compute.mx4_lanes, compute.addresses.banks, compute.addresses.channels,
+            self.package.core_megahertz, self.package.hbm_megahertz)
+        self.host_memory = self.engine.memory(f"{self._host}.host")
 
     def _offset(self, register):
         offsets = build.register_offsets()
@@ -77,12 +88,12 @@ class Package:
         return offsets.get(register, register)
 
     def read_register(self, register):
-        """Value of a register of the I/O chiplet, by name or byte offset; time passes."""
-        return self.engine.access("io.registers", self._offset(register))
+        """Value of a register of the host's interface, by name or byte offset; time passes."""
+        return self.engine.access(f"{self._host}.registers", self._offset(register))
 
     def write_register(self, register, value):
-        """Write a register of the I/O chiplet, by name or byte offset; time passes."""
-        self.engine.access("io.registers", self._offset(register), int(value))
+        """Write a register of the host's interface, by name or byte offset; time passes."""
+        self.engine.access(f"{self._host}.registers", self._offset(register), int(value))
 
     def run(self, cycles):
         """Simulate ``cycles`` cycles."""
@@ -101,16 +112,29 @@ class Package:
         """Memory of an HBM channel, such as ``memory(0, "hbm1")``, as an array of bytes."""
         return self.engine.memory(f"compute{die}.{name}")
 
+    def hbm_lines(self, die, first, count):
+        """Where HBM lines of a die lie: ``(array of lines, number of the first of them there)``.
+
+        One pair for each pseudo-channel that has some, in the order of the lines: consecutive
+        lines are in consecutive pairs, and so on in turn.
+        """
+        addresses = self.package.compute.addresses
+        tiles, channels = addresses.hbm_tiles, addresses.tile_channels
+        for line in range(first, first + min(count, addresses.channels)):
+            number = line % tiles * channels + line // tiles % channels
+            memory = self.memory(die, f"hbm{number}").reshape(-1, LINE_BYTES)
+            yield memory, line // addresses.channels
+
     def statistics(self):
         """Counts by name: those of the engine, of host memory and of the HBM channels."""
         host = dict(zip(("read_bursts", "read_beats", "write_bursts", "write_beats",
                          "written_bytes", "read_stalls", "decode_errors"),
-                        self.engine.counters("io.host"), strict=False))
+                        self.engine.counters(f"{self._host}.host"), strict=False))
         hbm = {f"compute{die}.hbm{channel}": dict(zip(
-                   ("activates", "precharges", "refreshes", "reads", "writes"),
+                   ("activates", "precharges", "refreshes", "reads", "writes", "bank_refreshes"),
                    self.engine.counters(f"compute{die}.hbm{channel}"), strict=False))
                for die in range(self.configuration.dies)
-               for channel in range(self.package.compute.hbm_channels)}
+               for channel in range(self.package.compute.addresses.channels)}
         return self.engine.statistics() | {
             "host": host, "axi_read_bytes": 64 * host["read_beats"],
             "axi_write_bytes": host["written_bytes"], "hbm": hbm,

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from host import transport
+from host.boot import BootError, Settings
 from host.driver import DeviceError, DeviceTimeout
 from host.models.minilm import SENTENCES, ModelError
 from host.outcome import Options
@@ -29,6 +30,8 @@ class UserError(Exception):
 
 Package = Annotated[str, typer.Option("--package", help="package to run on")]
 Json = Annotated[str | None, typer.Option("--json", help="write JSON to this file, or - ")]
+BadPes = Annotated[list[str] | None, typer.Option(
+    "--bad-pe", help="DIE:ROW:COLUMN of a PE that does not work; the spare of its column is used")]
 Threads = Annotated[int, typer.Option(help="worker threads of the co-simulation")]
 Processes = Annotated[int, typer.Option(help="worker processes instead of threads")]
 
@@ -62,6 +65,17 @@ def options(package, threads, processes, callback, **more):
     return Options(package, threads, processes, progress=callback, **more)
 
 
+def places(texts):
+    """Die, row and column of each text such as 0:1:2."""
+    found = []
+    for text in texts or ():
+        parts = text.split(":")
+        if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+            raise UserError(f"Bad PE must be DIE:ROW:COLUMN, such as 0:1:2, not {text!r}")
+        found.append(tuple(map(int, parts)))
+    return tuple(found)
+
+
 def sentences(file):
     """The sentences of a text file, one a line."""
     try:
@@ -91,7 +105,7 @@ def writable(*paths, folder=None):
 
 @app.command()
 def packages(json: Json = None):
-    """Show the packages side by side: structure and peaks."""
+    """Show the packages side by side: published, structure and peaks, measured."""
     writable(json)
     rows = transport.package_rows()
     if json:
@@ -101,8 +115,10 @@ def packages(json: Json = None):
     table.add_column("")
     for name in rows:
         table.add_column(name, justify="right")
-    for key in next(iter(rows.values())):
-        table.add_row(key.replace("_", " "), *(f"{row[key]:,}" for row in rows.values()))
+    keys = dict.fromkeys(key for row in rows.values() for key in row)
+    for key in keys:
+        table.add_row(key.replace("_", " "), *(
+            f"{row[key]:,.6g}" if key in row else "-" for row in rows.values()))
     console.print(table)
 
 
@@ -140,7 +156,8 @@ def run(job: Annotated[str, typer.Argument(help="embed")], package: Package = "m
         out: Annotated[Path | None, typer.Option(help="folder for pictures")] = None,
         waves: Annotated[Path | None, typer.Option(help="write waveforms (FST)")] = None,
         trace: Annotated[Path | None, typer.Option(help="write a Perfetto trace")] = None,
-        threads: Threads = 2, processes: Processes = 0, json: Json = None):
+        bad_pe: BadPes = None, threads: Threads = 2, processes: Processes = 0,
+        json: Json = None):
     """Run a job on a co-simulated package."""
     from host import report
     from host.bench import embed
@@ -154,7 +171,8 @@ def run(job: Annotated[str, typer.Argument(help="embed")], package: Package = "m
     writable(waves, trace, json, folder=out)
     with progress() as callback:
         result = embed.job(
-            options(package, threads, processes, callback, waves=waves, trace=trace),
+            options(package, threads, processes, callback, waves=waves, trace=trace,
+                    settings=Settings(bad_pes=places(bad_pe))),
             texts or SENTENCES, weights, resident=not upload, record=out is not None)
     if json != "-":
         report.print_embed(result, console)
@@ -203,7 +221,7 @@ def main():
     """Run the command line; a user's mistake ends in one sentence and status 2."""
     try:
         app()
-    except (UserError, ModelError, transport.PackageError) as error:
+    except (UserError, ModelError, BootError, transport.PackageError) as error:
         messages.print(f"mxlet: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except (DeviceError, DeviceTimeout) as error:

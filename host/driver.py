@@ -5,13 +5,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from host.boot import Settings, boot
 from host.isa import LINE, Code, Region, Submission, Unit, address, ceil
+from host.kernels.schedule import Die
 from host.program import table
 from host.tensor import Tensor
 
 STREAMS = 4
 EVENTS = 16
 RING_LOG2 = 6
+CHANNEL_BYTES = 16      # of an HBM pseudo-channel, a clock of its commands
 COMPLETION = 32     # bytes of a completion entry
 DEFAULT_TIMEOUT = 20_000_000    # cycles; this project's choice
 
@@ -141,10 +144,12 @@ class Device:
     transport
         ``read_register(name)``, ``write_register(name, value)``, ``host_memory`` (bytes as a numpy
         array), ``run_until_interrupt(max_cycles)``, ``cycle``, and ``configuration`` with ``dies``,
-        ``pes`` (a die), ``sram_bytes`` and ``hbm_bytes`` (a die).
+        ``pes`` (a die), ``sram_bytes`` and ``hbm_bytes`` (a die), and what :attr:`shape` needs.
+    settings : host.boot.Settings
+        What the dies are set to; if None, ``transport.settings``, if there are any.
     """
 
-    def __init__(self, transport):
+    def __init__(self, transport, settings=None):
         self.transport = transport
         self.configuration = transport.configuration
         entries = 1 << RING_LOG2
@@ -164,6 +169,7 @@ class Device:
                             ("completion_base_lo", self.completions), ("completion_base_hi", 0),
                             ("completion_size", RING_LOG2), ("interrupt_enable", 1)):
             transport.write_register(name, value)
+        boot(self, settings or getattr(transport, "settings", Settings()))
 
     @property
     def dies(self):
@@ -172,6 +178,13 @@ class Device:
     @property
     def pes(self):
         return list(range(self.configuration.pes))
+
+    @property
+    def shape(self):
+        """What kernels have to know of a die."""
+        c = self.configuration
+        bytes_a_cycle = c.hbm_channels * CHANNEL_BYTES * c.hbm_megahertz / c.core_megahertz
+        return Die(c.mx4_lanes, c.banks, bytes_a_cycle / LINE)
 
     @property
     def reduction_ring(self):

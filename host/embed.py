@@ -7,14 +7,12 @@ import numpy as np
 from cosim.golden import formats as number_formats
 from cosim.golden import transformer as golden
 from host import counters
-from host.driver import STREAMS
 from host.isa import LINE, Format, Region, Rule, Unit
 from host.kernels import transformer as kernels
 from host.models import minilm
 from host.tensor import Tensor, pack
 
 SHAPE = kernels.Shape(epsilon=minilm.EPSILON)
-ROW_BYTES = 1 << 16     # a row of every bank of two HBM channels
 AHEAD_BYTES = 1 << 20   # of programs that come before their step
 STATE_BYTES = 1 << 21   # of hidden states in the SRAM of a die
 MATRICES = ("qkv", "out", "up", "down")
@@ -32,7 +30,6 @@ class Share:
     act: kernels.Activations | None = None
     states: list = field(default_factory=list)      # hidden states before and after each layer
     tensors: dict = field(default_factory=dict)
-    copiers: int = 0    # PEs that bring the next layer's parameters while the others compute
 
 
 @dataclass
@@ -45,14 +42,6 @@ class Result:
     cycles: int
     seconds: float
     counters: counters.Totals
-
-
-@dataclass(frozen=True)
-class Placed:
-    """Parameters of a layer: ``stage`` brings them from HBM, ``weights`` are then in SRAM."""
-
-    stage: tuple        # source, target, bytes
-    weights: kernels.LayerWeights
 
 
 @dataclass
@@ -107,8 +96,6 @@ class Blob:
         return self.add(pack(values[None], Format.FP32))
 
     def bytes(self):
-        """All of it, padded to rows of all banks, so that blobs start on a row."""
-        self._take(np.zeros(-self.size % ROW_BYTES, np.uint8))
         return np.concatenate(self.parts)
 
 
@@ -123,21 +110,12 @@ def moved(where, base):
 
 
 class Flow:
-    """The packets of one die: steps in one stream; in another the parameters of the next layer.
+    """The packets of one die, step by step in a stream; programs come while others run."""
 
-    A buffer of parameters is filled again when the layer that used it has ended, and a layer starts
-    when its parameters are there. Programs are uploaded while the first parameters come.
-    """
-
-    def __init__(self, device, share, programs, stages):
-        self.device, self.die, self.layers = device, share.die, len(stages)
-        few = len(device.pes) - share.copiers
-        self.few, self.rest = device.pes[:few], device.pes[few:]
-        self.second = share.die + len(device.dies)      # stream of the copies
-        self.programs, self.steps, self.copied = programs, [], None
+    def __init__(self, device, share, programs):
+        self.device, self.die = device, share.die
+        self.programs, self.steps = programs, []
         self.start(0)
-        self.copies = [device.prepare(self.die, kernels.staging(*stage, pes=self.rest),
-                                      stream=self.second) for stage in stages if self.rest]
 
     def _prepare(self, programs):
         return self.device.prepare(self.die, programs, stream=self.die)
@@ -155,19 +133,10 @@ class Flow:
                 break
             used += size
 
-    def wait(self, step, totals):
-        """Wait until a step has ended, and count what its PEs did."""
+    def wait(self, totals):
+        """Wait until the step under way has ended, and count what its PEs did."""
         self.event.wait()
-        totals.add(self.device, self.die, self.few if 0 < step < self.layers else self.device.pes)
-
-    def copy(self, step, totals):
-        """Wait for the copies for layer ``step``, and start those for the one after it."""
-        if self.copied:
-            self.copied.wait()
-            totals.add(self.device, self.die, self.rest)
-        self.copied = None
-        if self.rest and step < self.layers:
-            self.copied = self.device.start(self.copies[step], stream=self.second)
+        totals.add(self.device, self.die, self.device.pes)
 
     def start(self, step):
         """Launch a step; behind it the next program comes, if it is not there."""
@@ -219,24 +188,19 @@ class Encoder:
         return None if probabilities is None else number_formats.Format(probabilities)
 
     def place(self, die):
-        """Bring the parameters into a die's HBM, once; SRAM holds those of two layers at a time."""
+        """Bring the parameters into a die's HBM, once; PEs read them there when they need them."""
         if die in self.placed:
             return self.placed[die]
         put = self._resident if self.resident else self._copied
-        blobs = []
+        layers = []
         for layer, packed in zip(self.weights.layers, self.packed, strict=True):
             blob = Blob()
             matrices = {name: blob.add(packed[name]) for name in MATRICES}
             biases = {f"{name}_bias": blob.row(getattr(layer, f"{name}_bias")) for name in MATRICES}
             norms = {name: [blob.row(v) for v in getattr(layer, name)]
                      for name in ("norm1", "norm2")}
-            blobs.append((blob, kernels.LayerWeights(**matrices, **biases, **norms)))
-        most = max(blob.size for blob, _ in blobs)
-        work = [self.device.alloc(die, most) for _ in range(min(2, len(blobs)))]
-        layers = []
-        for number, (blob, where) in enumerate(blobs):
-            size, target = blob.size, work[number % 2]
-            layers.append(Placed((put(die, blob.bytes()), target, size), moved(where, target)))
+            layers.append(moved(kernels.LayerWeights(**matrices, **biases, **norms),
+                                put(die, blob.bytes())))
         tables = [self._table(die, put, t) for t in (self.weights.words, self.weights.positions)]
         norm = [self._table(die, put, v[None]) for v in self.weights.norm]
         self.placed[die] = tables, norm, layers
@@ -284,27 +248,22 @@ class Encoder:
         """Programs by step: embedding, layers, pooling."""
         tables, norm, layers = self.placed[share.die]
         pes, options = self.device.pes, {"shape": SHAPE, "rule": self.rule}
-        few = pes[:len(pes) - share.copiers]
         programs = [kernels.embed(
             tables, [share.tensors["ids"], share.tensors["positions"]],
             replace(share.act, x=share.states[0]), norm, pes=pes, **options)]
-        for number, placed in enumerate(layers):
+        for number, weights in enumerate(layers):
             programs.append(kernels.layer(
-                placed.weights, replace(share.act, x=share.states[number + 1]), share.spans,
-                before=share.states[number], stage=None if share.copiers else placed.stage,
-                pes=pes if number == len(layers) - 1 else few,
-                probabilities=self.probabilities, **options))
+                weights, replace(share.act, x=share.states[number + 1]), share.spans,
+                before=share.states[number], pes=pes, probabilities=self.probabilities, **options))
         programs.append(kernels.pool(share.states[-1], share.tensors["vectors"], share.spans,
                                      pes=pes))
         return programs
 
-    def run(self, ids, *, copiers=None, progress=lambda done, total: None):
+    def run(self, ids, *, progress=lambda done, total: None):
         """Vectors of tokenised texts; reads every layer's hidden state back.
 
-        A layer's parameters come from HBM while the layer before computes: some PEs of each die
-        copy, in a packet and a stream of their own.
-        ``copiers``: how many (0: all PEs bring them before each layer); None to choose. Cycles
-        count until the vectors are in host memory; hidden states, for the comparison, come after.
+        Cycles count until the vectors are in host memory; hidden states, for the comparison, come
+        after.
         """
         device, started = self.device, time.perf_counter()
         shares = share_out(ids, len(device.dies))
@@ -313,23 +272,19 @@ class Encoder:
         first = device.transport.cycle
         for share in shares:
             self._activations(share)
-            share.copiers = self._copiers(share, copiers)
-        flows = [Flow(device, share, self._programs(share),
-                      [placed.stage for placed in self.placed[share.die][2]]) for share in shares]
+        flows = [Flow(device, share, self._programs(share)) for share in shares]
         totals = counters.Totals()
         stages = len(self.weights.layers) + 2
         for step in range(1, stages):
             progress(step - 1, stages)
             for flow in flows:
-                flow.wait(step - 1, totals)
+                flow.wait(totals)
                 if step == 1:
-                    flow.copy(0, totals)
                     flow.upload()
             for flow in flows:
-                flow.copy(step, totals)
                 flow.start(step)
         for flow in flows:
-            flow.wait(stages - 1, totals)
+            flow.wait(totals)
         vectors = np.zeros((len(ids), SHAPE.width), np.float32)
         for share in shares:
             vectors[share.numbers] = device.get(share.tensors["vectors"], stream=share.die)
@@ -340,17 +295,6 @@ class Encoder:
         for tensor in (tensor for share in shares for tensor in share.states):
             device.release(tensor)
         return Result(vectors, states, shares, cycles, time.perf_counter() - started, totals)
-
-    def _copiers(self, share, asked):
-        if asked is not None:
-            if not 0 <= asked < len(self.device.pes):
-                raise ValueError(f"Copiers must be in 0 to {len(self.device.pes) - 1}, "
-                                 f"not {asked!r}")
-            return asked
-        if 2 * len(self.device.dies) > STREAMS:     # no streams of their own
-            return 0
-        size = max(placed.stage[2] for placed in self.placed[share.die][2])
-        return kernels.copiers(len(share.ids), SHAPE, size, len(self.device.pes))
 
     def attend(self, result, *, fused):
         """Run projections and attention of the last layer alone on the last hidden states.
@@ -379,7 +323,7 @@ class Encoder:
     def _launch_phase(self, share, **options):
         """Launch the first phase of the last layer on all PEs; cycles of the slowest."""
         device, die = self.device, share.die
-        programs = kernels.attend(self.placed[die][2][-1].weights, share.act, share.spans,
+        programs = kernels.attend(self.placed[die][2][-1], share.act, share.spans,
                                   pes=device.pes, shape=SHAPE, rule=self.rule, **options)
         device.launch(die, programs, stream=die).wait()
         words = counters.read_each(device, die, device.pes)

@@ -25,6 +25,11 @@ SHOWN = {   # metrics shown, by bench, and the figure to reach
                   "row_sum_err": "at most 1e-3", "outlier_max_abs_err": "",
                   "fp32_outlier_max_abs_err": "", "exp2_max_rel_err": "",
                   "reciprocal_max_rel_err": ""},
+    "noc": {"saturation_throughput": "at least 0.85", "saturation_throughput_4x4": "",
+            "saturation_throughput_8x8": "", "saturation_throughput_2x2": "",
+            "saturation_throughput_2x3": "", "saturation_throughput_1x5": "",
+            "full_load_throughput_8x8": "", "latency_8x8_at_80_percent": "",
+            "multicast_column_fetch_reduction": "", "simulation_ns_per_routed_flit": ""},
     "attention_decode": {"kv_bandwidth_utilization": "at least 0.95", "split_speedup": ""},
 }
 

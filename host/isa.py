@@ -48,6 +48,15 @@ class Code(enum.IntEnum):
     LINK_DOWN = 8
 
 
+class Hint(enum.IntEnum):
+    """What a DMA command says of its lines to the cache in front of HBM."""
+
+    NONE = 0
+    NO_ALLOCATE = 1
+    NO_WRITE_BACK = 2
+    PREFETCH = 3
+
+
 class Unit(enum.IntEnum):
     COMMAND_PROCESSOR = 0
     DMA_IN = 1
@@ -130,6 +139,7 @@ class Region(enum.IntEnum):
     HBM = 1
     REGISTERS = 2
     CONTROL = 3
+    CHANNEL = 4     # counters of the HBM pseudo-channels
 
 
 def address(die, region, offset=0):

@@ -4,6 +4,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from host.boot import Settings
+
 
 @dataclass
 class Options:
@@ -15,6 +17,7 @@ class Options:
     waves: Path | None = None
     trace: Path | None = None
     progress: object = None
+    settings: Settings = field(default_factory=Settings)
 
     def step(self, done, total, text):
         if self.progress:

@@ -6,6 +6,7 @@ from host.isa import (
     Binary,
     Format,
     Function,
+    Hint,
     Norm,
     Op,
     Operand,
@@ -64,22 +65,27 @@ class Program:
         self._next_line += size
         return cb
 
-    def dma_in(self, dst, remote, *, rows=1, row_bytes, remote_stride=0, local_stride=0, offset=0):
-        self._dma(Op.DMA_IN, dst, remote, rows, row_bytes, remote_stride, local_stride, offset)
+    def dma_in(self, dst, remote, *, rows=1, row_bytes, remote_stride=0, local_stride=0, offset=0,
+               hint=Hint.NONE):
+        """Append a DMA_IN command; with ``PREFETCH`` ``dst`` is any buffer, and nothing comes."""
+        self._dma(Op.DMA_IN, dst, remote, rows, row_bytes, remote_stride, local_stride, offset,
+                  hint=hint)
 
     def dma_out(self, src, remote, *, rows=1, row_bytes, remote_stride=0, local_stride=0,
-                offset=0):
-        self._dma(Op.DMA_OUT, src, remote, rows, row_bytes, remote_stride, local_stride, offset)
+                offset=0, hint=Hint.NONE):
+        """Append a DMA_OUT command; ``hint`` is ``NONE`` or ``NO_ALLOCATE``."""
+        self._dma(Op.DMA_OUT, src, remote, rows, row_bytes, remote_stride, local_stride, offset,
+                  hint=hint)
 
     def gather(self, dst, index, remote, *, rows, row_bytes, remote_stride, local_stride,
-               limit=0):
+               limit=0, hint=Hint.NONE):
         """Append a GATHER command; an index from ``limit`` on is an error, unless that is 0."""
         self._dma(Op.GATHER, dst, remote, rows, row_bytes, remote_stride, local_stride, 0, index,
-                  limit)
+                  limit, hint)
 
     def _dma(self, op, local, remote, rows, row_bytes, remote_stride, local_stride, offset,
-             index=None, limit=0):
-        self.add(op, w2=local, w4=remote, w5=remote >> 32, w6=rows, w7=row_bytes,
+             index=None, limit=0, hint=Hint.NONE):
+        self.add(op, w1=hint, w2=local, w4=remote, w5=remote >> 32, w6=rows, w7=row_bytes,
                  w8=remote_stride, w9=local_stride, w10=offset, w11=limit, w12=index)
 
     def load_a(self, elements, scales, *, form, rows, blocks, stride, scale_stride=0):

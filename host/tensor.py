@@ -52,6 +52,54 @@ class Tensor:
     def scale_row(self, index):
         return self.scales + index * self.scale_stride
 
+    def slice(self, first, rows):
+        """Some rows as a tensor.
+
+        :exc:`ValueError` if there are no such rows, or their scales do not fill whole lines.
+        """
+        if not 0 <= first < first + rows <= self.rows:
+            raise ValueError(f"Rows must lie in 0 to {self.rows}, not {first} to {first + rows}")
+        scales = None
+        if self.format.is_mx:
+            scales = self.scale_row(first)
+            if scales % LINE or first + rows < self.rows and self.scale_row(first + rows) % LINE:
+                raise ValueError(f"Rows {first} to {first + rows} must have scales of whole lines, "
+                                 f"not of {self.scale_stride} bytes a row")
+        return Tensor(self.row(first), rows, self.columns, self.format, scales)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows and columns of an FP32 matrix in device memory, for results.
+
+    :exc:`ValueError` if they are not inside it, or do not start on a line.
+    """
+
+    whole: Tensor
+    first_row: int
+    rows: int
+    first_column: int
+    columns: int
+
+    def __post_init__(self):
+        inside = (0 <= self.first_row <= self.whole.rows - self.rows
+                  and 0 <= self.first_column <= self.whole.columns - self.columns)
+        if self.format != Format.FP32 or not inside or self.first_column * 4 % LINE:
+            raise ValueError(f"A part must start on a line of an FP32 matrix and lie in it, not at "
+                             f"row {self.first_row}, column {self.first_column}")
+
+    @property
+    def format(self):
+        return self.whole.format
+
+    @property
+    def row_bytes(self):
+        return self.whole.row_bytes
+
+    def row(self, index):
+        """Address of a row."""
+        return self.whole.row(self.first_row + index) + 4 * self.first_column
+
 
 @dataclass(frozen=True)
 class Packed:

@@ -12,7 +12,11 @@ from cosim import yardstick as yardstick_model
 from cosim.build import generate as generator
 from cosim.engine.engine import EngineError
 from cosim.package import Package
+from host.boot import Settings
 from host.isa import LINE, Unit
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+HBM_ACCESS = 32     # bytes that a command of a pseudo-channel moves
 
 yardstick = yardstick_model.cycles_per_second
 PackageError = EngineError
@@ -32,8 +36,8 @@ class Timeline:
 class CosimTransport:
     """A co-simulated package as the driver sees it; a context manager."""
 
-    def __init__(self, package):
-        self.package = package
+    def __init__(self, package, settings=None):
+        self.package, self.settings = package, settings or Settings()
         self.configuration = package.configuration
         self.host_memory = package.host_memory
         self.build_seconds, self.clock_hertz = package.cold_build_seconds, package.clock_hertz
@@ -52,20 +56,27 @@ class CosimTransport:
         return self.package.cycle
 
     def preload(self, die, offset, data):
-        """Place bytes into a die's HBM before a run; lines alternate between its channels."""
+        """Place bytes into a die's HBM before a run."""
         if offset % LINE:
             raise ValueError(f"Offset must be a multiple of {LINE}, not {offset}")
-        channels = self.package.package.compute.hbm_channels
         data = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         padded = np.zeros(-(-len(data) // LINE) * LINE, np.uint8)
         padded[:len(data)] = data
-        rows, first = padded.reshape(-1, LINE), offset // LINE
-        for channel in range(channels):
-            skip = (channel - first) % channels
-            mine = rows[skip::channels]
-            at = (first + skip) // channels
-            memory = self.package.memory(die, f"hbm{channel}").reshape(-1, LINE)
+        lines = padded.reshape(-1, LINE)
+        places = list(self.package.hbm_lines(die, offset // LINE, len(lines)))
+        for number, (memory, at) in enumerate(places):
+            mine = lines[number::self.package.package.compute.addresses.channels]
             memory[at:at + len(mine)] = mine
+
+    def peek(self, die, offset, count):
+        """Bytes of a die's HBM as they are now, without simulation."""
+        first, last = offset // LINE, -(-(offset + count) // LINE)
+        places = list(self.package.hbm_lines(die, first, last - first))
+        lines = np.zeros((last - first, LINE), np.uint8)
+        for number, (memory, at) in enumerate(places):
+            mine = lines[number::self.package.package.compute.addresses.channels]
+            mine[:] = memory[at:at + len(mine)]
+        return lines.reshape(-1)[offset - first * LINE:][:count]
 
     def statistics(self):
         """Cycles and seconds of the simulation, and bytes over each interface."""
@@ -74,8 +85,8 @@ class CosimTransport:
         carried |= {"AXI, read by the package": counts["axi_read_bytes"],
                     "AXI, written by the package": counts["axi_write_bytes"]}
         for name, hbm in counts["hbm"].items():
-            carried[f"HBM {name}, read"] = LINE * hbm["reads"]
-            carried[f"HBM {name}, written"] = LINE * hbm["writes"]
+            carried[f"HBM {name}, read"] = HBM_ACCESS * hbm["reads"]
+            carried[f"HBM {name}, written"] = HBM_ACCESS * hbm["writes"]
         return {"cycles": counts["cycles"], "seconds": counts["seconds"], "bytes": carried}
 
     def worker_memory_mb(self):
@@ -142,9 +153,10 @@ def open_package(options, *, record=False):
     workers = ({"processes": options.processes} if options.processes
                else {"threads": options.threads})
     options.step(0, 1, "building the package (the first time takes minutes)")
+    broken = [(die, row, column) for die, row, column in options.settings.bad_pes]
     with Package(options.package, waves=options.waves, trace=options.trace, record=record,
-                 **workers) as package:
-        yield CosimTransport(package)
+                 broken=broken, **workers) as package:
+        yield CosimTransport(package, options.settings)
 
 
 def packages():
@@ -152,9 +164,18 @@ def packages():
     return generator.package_names()
 
 
-def package_rows():
-    """Structure and peaks of each package, by name."""
-    return generator.package_rows()
+MEASURED = {"hbm_gigabytes_per_second": "HBM_GB_per_s", "bf16_teraflops": "BF16_TFLOPS",
+            "mx8_teraflops": "MX8_TFLOPS", "mx4_teraflops": "MX4_TFLOPS"}
+
+
+def package_rows(benchmarks=BENCHMARKS):
+    """Structure and peaks of each package, by name, and what ``mxlet bench generations`` found."""
+    rows, path = generator.package_rows(), benchmarks / "generations.json"
+    metrics = json.loads(path.read_text())["metrics"] if path.exists() else {}
+    for name, row in rows.items():
+        row |= {f"measured_{shown}": round(metrics[f"{name}_{key}"], 2)
+                for key, shown in MEASURED.items() if f"{name}_{key}" in metrics}
+    return rows
 
 
 def write_packages(rows, target):

@@ -1,4 +1,5 @@
 """A package without time: the host's protocol executed by golden machines, to test kernels."""
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -6,6 +7,7 @@ import numpy as np
 from chiplets.packages import ring_order
 from cosim.golden.machine import Machine, Refused
 from cosim.golden.machine_ring import joined, run_together
+from host.boot import Settings
 from host.isa import LINE, Code, Submission
 
 
@@ -18,12 +20,19 @@ class Configuration:
     rows: int = 2
     columns: int = 3
     attention: bool = True
+    grid: tuple = (1, 1)
+    mx4_lanes: int = 3
+    banks: int = 4
+    hbm_channels: int = 12
+    core_megahertz: int = 1847
+    hbm_megahertz: int = 1600
 
 
 class Memory:
-    """Flat memories by die and region."""
+    """Flat memories by die and region; ``moved``: bytes that crossed from die to die."""
 
     def __init__(self, configuration):
+        self.moved = Counter()
         c = configuration
         self.parts = {(die, region): np.zeros(size, np.uint8) for die in range(c.dies)
                       for region, size in enumerate((c.sram_bytes, c.hbm_bytes, c.pes << 16))}
@@ -42,12 +51,38 @@ class Memory:
     def write(self, at, data):
         self._window(at, len(data))[:] = data
 
+    def seen_from(self, die, configuration):
+        return MemoryOfDie(self, die, configuration.grid != (1, 1))
+
+
+@dataclass
+class MemoryOfDie:
+    """Memory as a die sees it: that of other dies only where links join them."""
+
+    whole: Memory
+    die: int
+    joined: bool
+
+    def _cross(self, source, target, count):
+        if source != target:
+            if not self.joined:
+                raise Refused(Code.BAD_ADDRESS, 0, f"No link joins die {self.die} to others")
+            self.whole.moved[source, target] += count
+
+    def read(self, at, count):
+        self._cross(at >> 44, self.die, count)
+        return self.whole.read(at, count)
+
+    def write(self, at, data):
+        self._cross(self.die, at >> 44, len(data))
+        self.whole.write(at, data)
+
 
 class FakePackage:
     """Transport of ``host.driver.Device`` that executes submissions at once."""
 
     def __init__(self, configuration=None, *, lines=8192):
-        self.configuration = configuration or Configuration()
+        self.configuration, self.settings = configuration or Configuration(), Settings()
         self.host_memory = np.zeros(1 << 27, np.uint8)
         self.device_memory = Memory(self.configuration)
         self.registers = {}
@@ -104,6 +139,7 @@ class FakePackage:
         base = w[2] | w[3] << 32
         entries = self.device_memory.read(base, LINE).view("<u4")
         programs = {pe: base + LINE * int(entries[pe]) for pe in range(16) if w[8] >> 16 >> pe & 1}
-        machines = {pe: Machine(self.device_memory, lines=self.lines) for pe in programs}
+        memory = self.device_memory.seen_from(w[8] & 255, self.configuration)
+        machines = {pe: Machine(memory, lines=self.lines) for pe in programs}
         joined(machines, ring_order(self.configuration.rows, self.configuration.columns))
         run_together(machines, programs)

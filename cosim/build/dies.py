@@ -6,16 +6,20 @@ from functools import cache
 from pathlib import Path
 
 from chiplets import packages, registers
-from chiplets.compute import HBM_PINS, RING, ComputeBase, pe_units
+from chiplets.compute import ComputeBase, pe_units
 from chiplets.io import IoChiplet
 from cosim import engine
 from cosim.build.model import build_once
-from rtl.memory.hbm_timing import HbmTiming
+from rtl.memory.hbm.channel import HbmChannel
+from rtl.memory.hbm.timing import HbmTiming
+from rtl.memory.tile import name_layout
 from rtl.pe.dot_array import PathArray
 from rtl.pe.element import ProcessingElement
 
 ROOT = Path(__file__).parents[2]
-HBM_ROW_BYTES = 16 * 2048   # a row of each of the 16 banks of a channel
+HOST = "host"               # model of the host's interface
+HBM_ROW_BYTES = 16 * 1024   # a row of each of the 16 banks of a pseudo-channel
+HBM_PINS = ("row_command", "column_command", "write_data", "read_data")
 
 
 @cache
@@ -50,8 +54,9 @@ def is_mx4_array(component):
     return isinstance(component, PathArray) and component.path == "MX4"
 
 
-def compute_die(name, number, parameters, *, waves=False):
-    """A compute chiplet as one model for its base and one instance per PE."""
+def compute_die(name, number, package, *, waves=False):
+    """A compute chiplet as one model for its base, one a PE and one a pseudo-channel of HBM."""
+    parameters = package.compute
     base = build_once(lambda: ComputeBase(parameters), (sources(), "base", repr(parameters)),
                       name="ComputeBase", waves=waves)
     element = build_once(
@@ -61,46 +66,68 @@ def compute_die(name, number, parameters, *, waves=False):
         (sources(), "pe", parameters.local_lines, parameters.local_banks, parameters.dot_rows,
          parameters.mx4_lanes, parameters.attention), name="ProcessingElement", waves=waves,
         arrays=is_mx4_array)
-    pes = [f"pe{i}" for i in range(parameters.pes)]
-    timing = dataclasses.asdict(HbmTiming()) if parameters.hbm_channels else {}
-    channels = [
-        engine.Device("hbm", f"hbm{i}", {pin: ("base", f"hbm{i}__{pin}") for pin in HBM_PINS},
-                      timing, parameters.hbm_rows * HBM_ROW_BYTES)
-        for i in range(parameters.hbm_channels)]
+    pes = [f"pe{i}" for i in range(parameters.built_pes)]
+    channels = [f"hbm{i}" for i in range(parameters.addresses.channels)]
+    models = {"base": base} | dict.fromkeys(pes, element)
+    if channels:
+        name_bits = name_layout(parameters.layout).size
+        models |= dict.fromkeys(channels, build_once(
+            lambda: HbmChannel(rows=parameters.hbm_rows, name_bits=name_bits),
+            (sources(), "hbm", parameters.hbm_rows, name_bits), name="HbmChannel", waves=waves))
+    timing = dataclasses.asdict(HbmTiming())
+    devices = [engine.Device("hbm_pseudo", channel, {pin: (channel, pin) for pin in HBM_PINS},
+                             timing, parameters.hbm_rows * HBM_ROW_BYTES, second_clock=True)
+               for channel in channels]
     return engine.Die(
-        name, {"base": base} | dict.fromkeys(pes, element),
-        joins=[engine.Join("base", f"{pe}__", pe, apart=RING) for pe in pes]
-        + [engine.Join(pes[a], "ring_out__", pes[b], "ring_in__") for a, b in parameters.ring],
+        name, models,
+        joins=[engine.Join("base", f"{pe}__", pe) for pe in pes]
+        + [engine.Join("base", f"{channel}__", channel, apart=(*HBM_PINS, "awake", "hbm_"))
+           for channel in channels],
         ties={("base", "die"): number},
-        gates={pe: engine.Gate(linger_cycles=0) for pe in pes},  # a PE at rest says so itself
-        devices=channels, lanes={pe: (pe, "states") for pe in pes})
+        # PEs and pseudo-channels at rest say so themselves
+        gates={pe: engine.Gate(linger_cycles=0) for pe in pes}
+        | {channel: engine.Gate(idle="", linger_cycles=0) for channel in channels},
+        devices=devices, lanes={pe: (pe, "states") for pe in pes},
+        second_clock=(package.hbm_megahertz, package.core_megahertz))
 
 
-def io_die(package, *, host_memory_bytes, waves=False):
-    """The I/O chiplet with the host's memory and the host's access to its registers."""
-    link = (("latency_cycles", package.compute.link_latency_cycles),)
+def host_interface(package, *, host_memory_bytes, waves=False):
+    """Model of the host's interface, with the host's memory and access to its registers."""
+    link = None if package.compute.host else (
+        ("latency_cycles", package.compute.link_latency_cycles),)
     number = int("".join(c for c in package.name if c.isdigit()) or 0)
     model = build_once(
         lambda: IoChiplet(dies=package.compute_chiplets, package_id=number, link=link),
         (sources(), "io", package.compute_chiplets, number, link), name="IoChiplet", waves=waves)
-    return engine.Die("io", {"top": model}, devices=[
-        engine.host_memory(model, "top", "m_axi_", memory_bytes=host_memory_bytes),
-        engine.register_master(model, "top", "s_axil_")])
+    return model, [engine.host_memory(model, HOST, "m_axi_", memory_bytes=host_memory_bytes),
+                   engine.register_master(model, HOST, "s_axil_")]
+
+
+def host_die(package):
+    """Name of the die that the host's interface is on."""
+    return "compute0" if package.compute.host else "io"
 
 
 def package_dies(package, *, host_memory_bytes, waves=False):
-    """Dies and channels of a package; the I/O chiplet comes last."""
-    dies, channels = [], []
-    latency = package.compute.link_latency_cycles
-    for i in range(package.compute_chiplets):
-        name = f"compute{i}"
-        dies.append(compute_die(name, i, package.compute, waves=waves))
-        here, there = (name, "base", "link__"), ("io", "top", f"link{i}__")
-        for (a, model_a, prefix_a), (b, model_b, prefix_b) in ((here, there), (there, here)):
-            channels.append(engine.Channel(
-                f"{a}->{b}", (a, model_a, f"{prefix_a}tx_valid", f"{prefix_a}tx_data"),
-                (b, model_b, f"{prefix_b}rx_valid", f"{prefix_b}rx_data"), latency))
-    dies.append(io_die(package, host_memory_bytes=host_memory_bytes, waves=waves))
+    """Dies and channels of a package; the I/O chiplet, if there is one, comes last."""
+    count, latency = package.compute_chiplets, package.compute.link_latency_cycles
+    dies = [compute_die(f"compute{i}", i, package, waves=waves) for i in range(count)]
+    model, devices = host_interface(package, host_memory_bytes=host_memory_bytes, waves=waves)
+    if package.compute.host:
+        dies[0].models[HOST] = model
+        dies[0].joins += [engine.Join("base", f"link__{a}", HOST, f"link0__{b}")
+                          for a, b in (("tx_", "rx_"), ("rx_", "tx_"))]
+        dies[0].devices += devices
+        return dies, []
+    pairs = [((f"compute{i}", "base", "link__"), ("io", HOST, f"link{i}__")) for i in range(count)]
+    pairs += [((f"compute{a}", "base", f"peer{n}__"), (f"compute{b}", "base", f"peer{n}__"))
+              for a, b, n in package.peer_links]
+    channels = [engine.Channel(
+        f"{a}->{b}", (a, model_a, f"{prefix_a}tx_valid", f"{prefix_a}tx_data"),
+        (b, model_b, f"{prefix_b}rx_valid", f"{prefix_b}rx_data"), latency)
+        for here, there in pairs
+        for (a, model_a, prefix_a), (b, model_b, prefix_b) in ((here, there), (there, here))]
+    dies.append(engine.Die("io", {HOST: model}, devices=devices))
     return dies, channels
 
 

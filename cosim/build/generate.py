@@ -36,21 +36,34 @@ def package_names():
     return sorted({name for name, size in PACKAGES if size == "sim"})
 
 
+CHANNEL_BYTES = 16      # of a pseudo-channel, a clock of its commands
+
+
 def package_rows():
-    """Structure and peaks of each package of size ``sim``, by name [as each key says]."""
+    """What is published of each package, and structure and peaks at size ``sim``, by name.
+
+    Units are those that each key says.
+    """
     rows = {}
     for name in package_names():
         p = package(name)
-        c = p.compute
-        pes = p.compute_chiplets * c.pes
-        block = 32 * c.dot_rows
+        c, said = p.compute, p.published
+        pes, channels = p.compute_chiplets * c.pes, p.compute_chiplets * c.addresses.channels
+        peak = 32 * c.dot_rows * pes            # MACs a cycle, MX8
+        tera = 2 * peak * p.core_megahertz / 1e6
         rows[name] = {
+            "published_HBM_TB_per_s": said.hbm_tbps, "published_HBM_GB": said.hbm_gb,
+            "published_BF16_PFLOPS": said.bf16, "published_MX8_PFLOPS": said.mx8,
+            "published_MX4_PFLOPS": said.mx4,
             "compute_chiplets": p.compute_chiplets, "io_chiplets": p.io_chiplets,
-            "PEs": pes, "local_memory_KiB_per_PE": c.local_lines * 64 >> 10,
-            "SRAM_MiB": p.sram_bytes >> 20,
-            "HBM_channels": p.compute_chiplets * c.hbm_channels,
-            "BF16_MACs_per_cycle": pes * block // 2, "MX8_MACs_per_cycle": pes * block,
-            "MX4_MACs_per_cycle": pes * block * c.mx4_lanes,
+            "network_chiplets_not_modelled": p.network_chiplets, "PEs": pes,
+            "spare_PEs": p.compute_chiplets * c.columns, "core_clock_MHz": p.core_megahertz,
+            "local_memory_KiB_per_PE": c.local_lines * 64 >> 10, "SRAM_MiB": p.sram_bytes >> 20,
+            "HBM_pseudo_channels": channels,
+            "HBM_MiB": p.compute_chiplets * c.addresses.hbm_bytes >> 20,
+            "configured_HBM_GB_per_s": channels * CHANNEL_BYTES * p.hbm_megahertz / 1e3,
+            "configured_BF16_TFLOPS": tera / 2, "configured_MX8_TFLOPS": tera,
+            "configured_MX4_TFLOPS": tera * c.mx4_lanes,
         }
     return rows
 

@@ -17,6 +17,7 @@ VERILATOR = ["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-a
              "-Wno-fatal", "-Wno-WIDTH", "--output-split", "20000",
              "--output-split-cfuncs", "1500"]
 INCLUDE = Path(__file__).parent / "include"
+SECOND_CLOCK = "hbm_clk"    # an input of models that have a clock of their own beside clk
 UNIT_BYTES = 1_200_000  # of C++ compiled at once; each unit reads a header of megabytes
 PORT = re.compile(r"^\s*(input|output) +(?:\[(\d+):0\] +)?(\w+) *;", re.MULTILINE)
 FUNCTION = re.compile(r"^\s*function .*?^\s*endfunction", re.MULTILINE | re.DOTALL)
@@ -76,8 +77,9 @@ def clock_once(text):
     """The same Verilog with registers that load on every change of their clock, if that is exact.
 
     One simulated cycle is then one evaluation instead of two. It is exact if every register of
-    the model uses the rising edge of ``clk`` or of a gated ``clk``; a model that has a clock of
-    another kind is returned as it is. Returns the text and the evaluations of a cycle.
+    the model uses the rising edge of ``clk`` or ``hbm_clk``, or of one of them gated; a model that
+    has a clock of another kind is returned as it is. Returns the text and the evaluations of a
+    cycle.
     """
     once, _ = gates_once(text)
     if "negedge" in once:
@@ -87,7 +89,7 @@ def clock_once(text):
         links.setdefault(left, set()).add(right)
         links.setdefault(right, set()).add(left)
     clocks = set()
-    pending = set(re.findall(r"@\(posedge (\S+?) *\)", once))
+    pending = set(re.findall(r"@\(posedge (\S+?) *[,)]", once))
     while pending:
         clocks.add(name := pending.pop())
         pending |= links.get(name, set()) - clocks
@@ -122,11 +124,13 @@ def parse_ports(header):
 def glue(header, waves, evaluations):
     """C++ source of the library's interface (see ``cosim/engine/native/model.hpp``)."""
     ports = list(parse_ports(header))
+    second = int(any(p.name == SECOND_CLOCK for _, p in ports))
     table = "".join(f'    {{"{p.name}", {p.bits}, {int(p.input)}}},\n' for _, p in ports)
     pointers = "".join(f"    case {i}: return &model->{m};\n" for i, (m, _) in enumerate(ports))
     text = (INCLUDE / "glue.cpp").read_text()
     for key, value in {"PORTS": table, "POINTERS": pointers, "COUNT": len(ports),
-                       "WAVES": int(waves), "EVALUATIONS": evaluations}.items():
+                       "WAVES": int(waves), "EVALUATIONS": evaluations,
+                       "SECOND": second}.items():
         text = text.replace(f"@{key}@", str(value))
     return text
 

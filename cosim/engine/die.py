@@ -1,9 +1,9 @@
 """Description of the dies of a system: what the engine is told to step."""
 from dataclasses import dataclass, field
 
-from cosim.build.model import Model
+from cosim.build.model import SECOND_CLOCK, Model
 
-STORED = ("valid", "payload", "data")  # last parts of port names with a meaning of their own
+CLOCKS = ("clk", "rst", SECOND_CLOCK)   # ports that the engine itself drives
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,10 @@ class Gate:
     It sleeps once ``idle`` has been high, and every valid or pulse bit of its inputs and outputs
     low, for ``linger_cycles``. The model promises that nothing in it changes then: the cycles
     that it spends on work after ``idle`` rose, such as answers to accesses, are at most
-    ``linger_cycles`` apart.
+    ``linger_cycles`` apart. ``idle`` may be empty.
+
+    A model with the ports ``hbm_rest`` and ``hbm_skipped`` misses at most so many edges of the
+    second clock in a sleep as the first says, and is told by the other how many it has missed.
     """
 
     idle: str = "idle"
@@ -40,7 +43,8 @@ class Device:
     """A native device model of a die.
 
     ``pins`` maps the device's roles to ``(model, port)``; ``memory_bytes`` of sparse memory are
-    shared with Python under the name ``<die>.<name>``.
+    shared with Python under the name ``<die>.<name>``. ``second_clock``: it is stepped at the
+    edges of the die's second clock.
     """
 
     kind: str
@@ -48,6 +52,7 @@ class Device:
     pins: dict[str, tuple[str, str]]
     parameters: dict[str, int] = field(default_factory=dict)
     memory_bytes: int = 0
+    second_clock: bool = False
 
 
 @dataclass
@@ -68,6 +73,11 @@ class Die:
     devices : list of Device
     lanes : dict
         Ports whose changes are recorded when tracing is on: lane name to ``(model, port)``.
+    second_clock : (int, int)
+        Edges of ``hbm_clk`` of the models that have one, in as many cycles; they fall on edges of
+        ``clk`` and are as evenly spaced as these. :exc:`ValueError` if they are more than these.
+    broken : list of str
+        Models whose outputs are random in every cycle, the same in every run.
     """
 
     name: str
@@ -77,12 +87,20 @@ class Die:
     gates: dict[str, Gate] = field(default_factory=dict)
     devices: list[Device] = field(default_factory=list)
     lanes: dict[str, tuple[str, str]] = field(default_factory=dict)
+    second_clock: tuple[int, int] = (0, 1)
+    broken: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        ticks, cycles = self.second_clock
+        if not 0 <= ticks <= cycles or not cycles:
+            raise ValueError(f"The second clock must have at most as many edges as the first, "
+                             f"not {ticks!r} in {cycles!r} cycles")
 
     def copies(self):
         """Connections of the joins: ``(to, port, from, port)``; :exc:`ValueError` if one is odd."""
         for join in self.joins:
             ports = self.models[join.b].ports
-            names = [n for n in ports if n.startswith(join.b_prefix) and n not in ("clk", "rst")
+            names = [n for n in ports if n.startswith(join.b_prefix) and n not in CLOCKS
                      and not n.startswith(join.apart)]
             for name in names:
                 partner = join.a_prefix + name[len(join.b_prefix):]
@@ -106,7 +124,7 @@ class Die:
         """Bits that wake a model or keep it awake: one bit wide, no payload, no ready."""
         for port in self.models[model].ports.values():
             last = port.name.rpartition("__")[2]
-            if port.bits == 1 and port.name not in ("clk", "rst", self.gates[model].idle) \
+            if port.bits == 1 and port.name not in (*CLOCKS, self.gates[model].idle) \
                     and last not in ("payload", "ready"):
                 yield port.name
 

@@ -30,7 +30,8 @@ def load_library():
     fallible = {"die": [p, s], "model": [p, u, s, s], "copy": [p, u, u, s, u, s, s],
                 "tie": [p, u, u, s, q], "gate": [p, u, u, s, ctypes.c_int, q],
                 "wake": [p, u, u, u, s],
-                "channel": [p, s, u, u, s, s, u, u, s, s, q], "device": [p, u, s, s, p, q],
+                "channel": [p, s, u, u, s, s, u, u, s, s, q], "device": [p, u, s, s, p, q, u],
+                "second_clock": [p, u, q, q], "break": [p, u, u],
                 "device_pin": [p, u, s, u, u, s], "device_parameter": [p, u, s, q],
                 "watch": [p, u, u, s], "lane": [p, u, u, s, u], "waves": [p, u, u, s],
                 "start": [p, u, u], "stop": [p], "run": [p, q, u], "pid": [p, u]}
@@ -117,6 +118,7 @@ class Engine:
 
     def _add_die(self, number, die, gating):
         self._call("die", die.name)
+        self._call("second_clock", number, *die.second_clock)
         index = {}
         for name, model in die.models.items():
             index[name] = self._call("model", number, name, str(model.library))
@@ -132,6 +134,8 @@ class Engine:
             for port in die.pulses(model):
                 source, name = feeds.get((model, port), (model, port))
                 self._call("wake", number, index[model], index[source], name)
+        for model in die.broken:
+            self._call("break", number, index[model])
         for device in die.devices:
             self._add_device(number, die, device, index)
 
@@ -144,7 +148,7 @@ class Engine:
             self._memories[name] = array = np.frombuffer(memory, np.uint8)
             address = array.ctypes.data
         handle = self._call("device", number, device.kind, device.name, address,
-                            device.memory_bytes)
+                            device.memory_bytes, int(device.second_clock))
         for role, (model, port) in device.pins.items():
             self._call("device_pin", handle, role, number, index[model], port)
         for key, value in device.parameters.items():

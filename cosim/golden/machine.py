@@ -9,6 +9,7 @@ from collections import deque
 import numpy as np
 
 from cosim.golden import dot, machine_attention, machine_ring, simd
+from cosim.golden.cache import Hint
 from cosim.golden.formats import SPECS, Format
 
 LINE = 64
@@ -112,11 +113,15 @@ class Machine:
         rows, count = w[6], w[7]
         if not rows or not count:
             raise Refused(2, 6 if not rows else 7, "A transfer of nothing")
+        if w[1] not in tuple(Hint):
+            raise Refused(2, 1, f"There is no hint {w[1]}")
         place, end = self._acquire(w, 2, producer=True)
         for r in range(rows):
             step = r if index_of is None else index_of[r]
             source = (w[4] | w[5] << 32) + step * self._signed(w[8])
-            self._put(place, w[10] + r * w[9], self.memory.read(source, count))
+            read = self.memory.read(source, count)
+            if w[1] != Hint.PREFETCH:
+                self._put(place, w[10] + r * w[9], read)
         end()
 
     def _gather(self, w):
@@ -130,6 +135,8 @@ class Machine:
     def _dma_out(self, w):
         if not w[6] or not w[7]:
             raise Refused(2, 6 if not w[6] else 7, "A transfer of nothing")
+        if w[1] not in (Hint.NONE, Hint.NO_ALLOCATE):
+            raise Refused(2, 1, f"Hint {w[1]} is not one of writes")
         place, end = self._acquire(w, 2, producer=False)
         for r in range(w[6]):
             target = (w[4] | w[5] << 32) + r * self._signed(w[8])

@@ -1,6 +1,20 @@
 """Measurements: each module has ``run(options) -> Outcome``; ``BENCHES`` names them."""
-from host.bench import attention, embed, ffn, gemm, gemm_layers, launch, simspeed
+from host.bench import (
+    attention,
+    embed,
+    ffn,
+    gemm,
+    gemm_hbm,
+    gemm_layers,
+    generations,
+    launch,
+    noc,
+    simspeed,
+    stream_add,
+)
 
 BENCHES = {"gemm": gemm.run, "gemm_layers": gemm_layers.run, "attention": attention.run,
            "attention_decode": attention.run_decode, "ffn": ffn.run, "embed": embed.run,
-           "launch": launch.run, "simspeed": simspeed.run}
+           "launch": launch.run, "noc": noc.run, "gemm_hbm": gemm_hbm.run,
+           "stream_add": stream_add.run, "generations": generations.run,
+           "simspeed": simspeed.run}

@@ -5,7 +5,7 @@ import numpy as np
 
 from cosim.golden.ffn import Kind
 from cosim.golden.ffn import ffn as golden
-from host.bench.gemm import PEAK, random_operand, rows_of
+from host.bench.gemm import random_operand, rows_of
 from host.driver import Device
 from host.isa import Format
 from host.kernels.ffn import Weights, ffn
@@ -70,10 +70,10 @@ def run(options, job=None):
     """Measure utilisation twice, and compare every element with the golden model."""
     job = job or Job()
     given = operands(job)
-    peak = PEAK[Format.E4M3]    # MX4 weights decode into the cells of MX8
     with open_package(options) as transport:
         device = Device(transport)
         pes = device.pes_far_first
+        peak = device.shape.macs(Format.E4M3)   # MX4 weights decode into the cells of MX8
         options.step(0, 3, "network on the package")
         whole, cycles = execute(device, job, *given, dict.fromkeys(device.dies, pes))
         options.step(1, 3, "network on one PE")

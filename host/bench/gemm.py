@@ -5,13 +5,11 @@ import numpy as np
 
 from cosim.golden.dot import matmul as golden
 from host.driver import Device
-from host.isa import Format
+from host.isa import Format, Region
 from host.kernels.matmul import lanes, matmul, split, upper
 from host.outcome import Outcome
 from host.tensor import Packed, pack_codes, pack_scales
 from host.transport import open_package
-
-PEAK = {Format.E2M1: 1536, Format.E4M3: 512, Format.E5M2: 512, Format.BF16: 256, Format.FP16: 256}
 
 
 @dataclass(frozen=True)
@@ -56,16 +54,16 @@ class Run:
     simulated: int
 
 
-def execute(device, job, x, w):
-    """Run the product on all dies: each takes a run of columns of Y."""
+def execute(device, job, x, w, region=Region.SRAM):
+    """Run the product on all dies: each takes a run of columns of Y; all lies in ``region``."""
     dies = list(device.dies)
     spans = [(a * 16, min(b * 16, job.n)) for a, b in split(upper(job.n, 16), len(dies))]
     prepared, parts, freed = [], [], []
     for die, (first, last) in zip(dies, spans, strict=True):
-        tx = device.put(x, die, stream=die)
-        tw = device.put(rows_of(w, first, last), die, stream=die)
-        ty = device.empty(die, job.m, last - first, Format.FP32)
-        programs = matmul(tx, tw, ty, pes=device.pes_far_first)
+        tx = device.put(x, die, region, stream=die)
+        tw = device.put(rows_of(w, first, last), die, region, stream=die)
+        ty = device.empty(die, job.m, last - first, Format.FP32, region)
+        programs = matmul(tx, tw, ty, pes=device.pes_far_first, die=device.shape)
         prepared.append(device.prepare(die, programs, stream=die))
         parts.append(ty)
         freed += [tx, tw, ty]
@@ -92,7 +90,7 @@ def steady(beats, cycles_of_work):
     return beats[a:b].sum() / beats.sum() * cycles_of_work / (b - a)
 
 
-def run(options, job=None):
+def run(options, job=None, region=Region.SRAM):
     """Measure utilisation and compare every element with the golden model."""
     job = job or Job()
     rng = np.random.default_rng(job.seed)
@@ -100,11 +98,12 @@ def run(options, job=None):
     with open_package(options, record=True) as transport:
         device = Device(transport)
         options.step(0, 2, "product on the package")
-        done = execute(device, job, x, w)
+        done = execute(device, job, x, w, region)
         options.step(1, 2, "golden model")
         expected = golden(w.operand, x.operand)
         pes = len(device.pes) * len(device.dies)
-        work = job.m * job.n * job.k / (PEAK[job.form] * pes)
+        peak = device.shape.macs(job.form) * pes
+        work = job.m * job.n * job.k / peak
         beats = transport.dot_beats()
         statistics = transport.statistics()
     equal = done.result.view(np.uint32) == expected.view(np.uint32)
@@ -117,7 +116,7 @@ def run(options, job=None):
         "simulated_khz": statistics["cycles"] / statistics["seconds"] / 1e3}
     outcome.checks = {"bit_exact": bool(equal.all())}
     outcome.config = {"m": job.m, "n": job.n, "k": job.k, "format": job.form.name, "pes": pes,
-                      "peak_macs_per_cycle": PEAK[job.form] * pes,
-                      "columns_at_once": lanes(job.form, job.form)}
+                      "peak_macs_per_cycle": peak,
+                      "columns_at_once": lanes(job.form, job.form, device.shape)}
     return outcome
 

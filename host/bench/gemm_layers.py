@@ -21,16 +21,17 @@ def run(options, layers=LAYERS, rows=ROWS):
     """Measure the utilisation of each product, and compare every element with the golden model."""
     jobs = {f"{layer}_{name}": gemm.Job(rows, n, k) for layer, products in layers.items()
             for name, (n, k) in products.items()}
-    peak = gemm.PEAK[ACTIVATIONS]   # MX4 weights decode into the cells of MX8
     used, exact, compared = {}, True, 0
     with open_package(options) as transport:
         device = Device(transport)
         pes = len(device.pes) * len(device.dies)
+        peak = device.shape.macs(ACTIVATIONS)   # MX4 weights decode into the cells of MX8
+        weights = WEIGHTS if device.shape.mx4_lanes else ACTIVATIONS
         for number, (name, job) in enumerate(jobs.items()):
             options.step(number, len(jobs), name)
             rng = np.random.default_rng(number)
             x = gemm.random_operand(rng, job.m, job.k, ACTIVATIONS)
-            w = gemm.random_operand(rng, job.n, job.k, WEIGHTS)
+            w = gemm.random_operand(rng, job.n, job.k, weights)
             done = gemm.execute(device, job, x, w)
             used[name] = job.m * job.n * job.k / (peak * pes) / done.cycles
             expected = golden(w.operand, x.operand)
@@ -44,7 +45,7 @@ def run(options, layers=LAYERS, rows=ROWS):
         **{f"utilization_{name}": value for name, value in used.items()},
         "elements_compared": compared}
     outcome.checks = {"bit_exact": exact}
-    outcome.config = {"rows": rows, "activations": ACTIVATIONS.name, "weights": WEIGHTS.name,
+    outcome.config = {"rows": rows, "activations": ACTIVATIONS.name, "weights": weights.name,
                       "pes": pes, "peak_macs_per_cycle": peak * pes,
                       "columns_and_k": {name: [job.n, job.k] for name, job in jobs.items()}}
     return outcome

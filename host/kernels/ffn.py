@@ -22,7 +22,7 @@ from host.isa import LINE, ROWS, Binary, Format, Function, Op, Rule, Source1, bl
 from host.kernels.dots import Panel, k_chunks, load, load_a, panel_lines
 from host.kernels.matmul import Product, partition, shares
 from host.kernels.rows import store
-from host.kernels.schedule import Load, Work, cuts, duration, fill_cycles, interleave, rate, upper
+from host.kernels.schedule import Die, Load, Work, cuts, duration, fill_cycles, interleave, upper
 from host.program import Program, use
 from host.tensor import Tensor
 
@@ -150,7 +150,7 @@ class Intermediate:
     def __init__(self, x, weights, inner, kind, rows, columns, *, pes, rule, local_lines):
         self.x, self.inner, self.kind, self.rule = x, inner, kind, rule
         self.zeros_address = weights.zeros
-        self.columns, self.rate = columns, rate(pes)
+        self.columns, self.rate = columns, Die().rate(pes)
         self.matrices = [weights.gate, weights.up] if kind.gated else [weights.up]
         self.form = self.matrices[0].format
         self.chunks = k_chunks(x.columns, self.form, x.format)

@@ -1,20 +1,20 @@
 """Matrix product of any shape on the PEs of one die: Y[M, N] = X[M, K] x W[N, K]^T."""
 from math import inf, lcm
 
-from host.isa import LINE, ROWS, Format, Operand, blocks
+from host.isa import LINE, ROWS, Format, Operand, Region, blocks
 from host.kernels.dots import Panel, k_chunks, load, load_a, panel_lines
-from host.kernels.schedule import Load, Work, cuts, duration, fill_cycles, interleave, rate, upper
+from host.kernels.schedule import Die, Load, Work, cuts, duration, fill_cycles, interleave, upper
 from host.program import Program, use
 
 PLANS = {}      # how products were cut, by their sizes
-LANES = 3       # columns of operand B at once in MX4 x MX4
 BUFFERS = 64    # lines kept free for rounding when local memory is divided
 TRAFFIC = 0.5   # cycles that a line loaded counts when shares are compared
 DRAIN = 4       # rows, about, of the last product: what is still to be written when it ends
 
 
-def lanes(a, b):
-    return LANES if a == b == Format.E2M1 else 1
+def lanes(a, b, die=Die()):     # noqa: B008, a constant
+    """Rows of operand B that the dot-product engine takes at once."""
+    return max(die.mx4_lanes, 1) if a == b == Format.E2M1 else 1
 
 
 def split(total, parts):
@@ -42,7 +42,7 @@ def partition(m, n, pes, group, time=None):
     return [(rows, tile) for rows in row_runs for tile in tile_runs]
 
 
-def matmul(x, w, y, *, pes, local_lines=8192):
+def matmul(x, w, y, *, pes, die=Die(), local_lines=8192):   # noqa: B008
     """Programs, by PE number, that write Y = X W^T; ragged edges are padded here and in hardware.
 
     Operands may be of any supported pair of formats; Y is FP32. Rows of X stream as operand B,
@@ -55,6 +55,8 @@ def matmul(x, w, y, *, pes, local_lines=8192):
         Shapes [M, K], [N, K], [M, N]. :exc:`ValueError` if they do not fit together.
     pes : list of int
         PEs that share the work.
+    die : Die
+        What they are part of.
     """
     if x.columns != w.columns or y.rows != x.rows or y.columns != w.rows:
         raise ValueError(f"Shapes {x.rows}x{x.columns}, {w.rows}x{w.columns} and "
@@ -62,24 +64,25 @@ def matmul(x, w, y, *, pes, local_lines=8192):
     if y.format != Format.FP32:
         raise ValueError(f"A product is written in FP32, not {y.format.name}")
     programs = {}
-    for pe, (rows, tiles) in zip(pes, shares(x, w, len(pes), local_lines), strict=True):
+    spans = shares(x, w, len(pes), local_lines, die)
+    for pe, (rows, tiles) in zip(pes, spans, strict=True):
         if rows[0] < rows[1] and tiles[0] < tiles[1]:
             program = programs[pe] = Program(local_lines=local_lines)
-            product = Product(x, w, y, rows, tiles, pes=len(pes), budget=local_lines)
+            product = Product(x, w, y, rows, tiles, pes=len(pes), budget=local_lines, die=die)
             product.allocate(program)
             product.emit(program)
     return programs
 
 
-def shares(x, w, pes, budget):
+def shares(x, w, pes, budget, die=Die()):   # noqa: B008
     """Rows of X and tiles of W for each of ``pes`` PEs."""
     def time(rows, tiles):
         try:
-            share = Product(x, w, None, (0, rows), (0, tiles), pes=pes, budget=budget)
+            share = Product(x, w, None, (0, rows), (0, tiles), pes=pes, budget=budget, die=die)
             return share.cycles + TRAFFIC * sum(load.lines for load in share.loads)
         except ValueError:      # this share does not fit; another may
             return inf
-    return partition(x.rows, w.rows, pes, lanes(w.format, x.format), time)
+    return partition(x.rows, w.rows, pes, lanes(w.format, x.format, die), time)
 
 
 class Product:
@@ -98,16 +101,20 @@ class Product:
     rows, tiles : tuple of int
         First and one past the last.
     pes : int
-        PEs that load from the die's SRAM at the same time.
+        PEs that load from the die's memory at the same time.
     budget : int
         Lines of local memory. :exc:`ValueError` if a tile does not fit.
     loaded : int
         Tiles of W that :meth:`load_tile` brings before :meth:`emit`, all or none.
+    die : Die
+        What the PEs are part of.
     """
 
-    def __init__(self, x, w, y, rows, tiles, *, pes, budget, loaded=0):
+    def __init__(self, x, w, y, rows, tiles, *, pes, budget, loaded=0,
+                 die=Die()):    # noqa: B008
         self.x, self.w, self.y, self.rows, self.tiles = x, w, y, rows, tiles
-        self.group, self.rate, self.loaded = lanes(w.format, x.format), rate(pes), loaded
+        self.group, self.loaded = lanes(w.format, x.format, die), loaded
+        self.rate = die.rate(pes, Region(x.address >> 40 & 15))
         self.chunks = k_chunks(x.columns, w.format, x.format)
         self.row_lines = sum(sum(panel_lines(x.format, c, 16)) for c in self.chunks) / 16
         self.tile_lines = sum(sum(panel_lines(w.format, c, ROWS)) for c in self.chunks)
@@ -117,8 +124,8 @@ class Product:
         self.unit = lcm(self.group, *(LINE // min(s, LINE) if x.format.is_mx else 1
                                       for s in strides))
         self.step, self.held, self.copies = self._fit(budget)
-        key = (x.columns, x.format, w.format, rows[1] - rows[0], tiles[1] - tiles[0], pes, budget,
-               loaded)
+        key = (x.columns, x.format, w.format, rows[1] - rows[0], tiles[1] - tiles[0], self.rate,
+               self.group, budget, loaded)
         if key not in PLANS:
             PLANS[key] = min(((runs, pieces) for runs in cuts(
                                   rows[1] - rows[0], self.step, self.unit, self.group)

@@ -1,11 +1,15 @@
 """Order of a program's loads and products, and how long it takes by a simple model."""
 from dataclasses import dataclass
 
+from host.isa import ROWS, Format, Region
+
 QUEUE = 4           # commands that a unit's queue holds
 PE_LINES = 0.95     # lines a cycle from SRAM to one PE at most (measured)
-DIE_LINES = 3.0     # to all PEs of a die that load the same amount in step (measured; 4 banks)
-LATER_LINES = 1.7   # the same, for the last of them, once some load ahead of the others: the value
+BLOCK = 32          # elements of an MX block
+BANK_LINES = 0.75   # from each SRAM bank of a die, to PEs that load the same in step (measured)
+LATER_LINES = 0.425  # the same, to the last of them, once some load ahead of the others: the value
                     # that chose best among the plans that were measured
+HBM_SHARE = 0.9     # of the HBM's bandwidth that loads get; this project's choice
 COMMAND_LINES = 3   # what one more command costs, in lines (measured)
 RUNS = 12           # runs of rows at most, unless local memory wants more
 
@@ -39,9 +43,34 @@ class Work:
     needs: tuple
 
 
-def rate(pes):
-    """Lines a cycle from SRAM to each of ``pes`` PEs of a die: before its first product, later."""
-    return min(PE_LINES, DIE_LINES / pes), min(PE_LINES, LATER_LINES / pes)
+@dataclass(frozen=True)
+class Die:
+    """What a plan has to know of a compute die.
+
+    Parameters
+    ----------
+    mx4_lanes : int
+        Rows of operand B that MX4 takes at once.
+    banks : int
+        SRAM banks.
+    hbm_lines : float
+        Lines a cycle of the HBM's pins.
+    """
+
+    mx4_lanes: int = 3
+    banks: int = 4
+    hbm_lines: float = 2.5
+
+    def macs(self, form):
+        """Peak MACs a cycle of a PE for two operands of a format; 0 if it is not there."""
+        return BLOCK * ROWS * {Format.E2M1: self.mx4_lanes, Format.BF16: 0.5,
+                               Format.FP16: 0.5}.get(form, 1)
+
+    def rate(self, pes, region=Region.SRAM):
+        """Lines a cycle from memory to each of ``pes`` PEs: before its first product, later."""
+        if region == Region.HBM:
+            return (min(PE_LINES, HBM_SHARE * self.hbm_lines / pes),) * 2
+        return tuple(min(PE_LINES, share * self.banks / pes) for share in (BANK_LINES, LATER_LINES))
 
 
 def fill_cycles(tile_lines):
@@ -54,7 +83,7 @@ def fill_cycles(tile_lines):
 def duration(loads, works, lines_a_cycle):
     """Cycles until the last product ends, if loads and products each run in order.
 
-    ``lines_a_cycle``: see :func:`rate`.
+    ``lines_a_cycle``: see :meth:`Die.rate`.
     """
     arrived, ended, at = [], [], 0.0
     load = 0

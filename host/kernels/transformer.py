@@ -24,13 +24,9 @@ from host.isa import scale_stride as stride_of
 from host.kernels.attention import attention
 from host.kernels.dots import Chunk, Panel, load, load_a, panel_lines
 from host.kernels.matmul import split
-from host.kernels.rows import array, copy, gather, layer_norm, move_out, rowwise, store, target
+from host.kernels.rows import array, gather, layer_norm, move_out, rowwise, store, target
 from host.program import Program, use
 from host.tensor import Tensor
-
-STREAMS = 4     # banks of a group of an HBM channel
-COPY_BYTES = {1: 25.6, 2: 38.5}     # a cycle from HBM to SRAM, by PEs that copy (measured)
-LAYER_CYCLES = 14_000               # of a layer beside its products (measured, 33 tokens)
 
 
 @dataclass(frozen=True)
@@ -74,53 +70,19 @@ class Activations:
     inner: Tensor       # inside the feed-forward network, quantised
 
 
-def staging(source, target, size, *, pes, local_lines=8192):
-    """Programs that bring the ``size`` bytes of a layer's parameters from HBM into SRAM."""
-    programs = {}
-    for i, pe in enumerate(pes):
-        programs[pe] = Program(local_lines=local_lines)
-        copy(programs[pe], source, target, size, part=i, parts=len(pes))
-    return programs
-
-
-def copiers(tokens, shape, size, pes):
-    """How many of a die's PEs should bring the next layer's parameters while the others compute.
-
-    0 if the parameters had better be brought by all of them before each layer.
-    """
-    def products(n):    # cycles of a layer on n PEs: the largest shares of heads and of tiles
-        block = shape.width // 32 * (3 * 2 * -(-shape.heads // n) * shape.head // 32
-                                     + -(-shape.width // ROWS // n)
-                                     + 2 * -(-shape.inner // 32 // n))
-        return tokens * (block + shape.inner // 32 * -(-shape.width // ROWS // n)) + LAYER_CYCLES
-    times = {0: products(pes) + size / COPY_BYTES[max(COPY_BYTES)]}
-    times |= {n: max(products(pes - n), size / rate) for n, rate in COPY_BYTES.items() if n < pes}
-    return min(times, key=times.get)
-
-
-def layer(weights, act, sentences, *, pes, shape, before=None, stage=None, rule=Rule.FLOOR,
+def layer(weights, act, sentences, *, pes, shape, before=None, rule=Rule.FLOOR,
           probabilities=Format.E4M3, local_lines=8192):
     """Programs by PE of one encoder layer; ``sentences`` are (first, past last) token rows.
 
     ``before``: tensor of the hidden states that the layer starts from, if not ``act.x``.
 
     ``probabilities``: format of P in the attention unit; None on PEs without one.
-
-    ``stage``: None, or (source, target, bytes) of the layer's parameters, which four PEs then bring
-    from HBM into SRAM before the products start, each from a bank of its own. The HBM controller
-    answers in order: six PEs that each read the weights they need meet other open rows all the time
-    (measured: 2.5 lines an activation, 8 bytes a cycle).
     """
     programs, old = {}, act if before is None else replace(act, x=before)
     tokens = act.x.rows
     count = len(pes)
     for i, pe in enumerate(pes):
         p = programs[pe] = Program(local_lines=local_lines)
-        if stage:
-            streams = min(STREAMS, count)
-            if i < streams:
-                copy(p, *stage, part=i, parts=streams)
-            p.phase(barrier=True)
         attention(p, weights, act, sentences, split(shape.heads, count)[i], shape, rule,
                   probabilities)
         p.phase(barrier=True)

@@ -11,6 +11,7 @@ from rtl.control.launcher import TABLE_FIELD, Launcher
 from rtl.control.registers import RegisterLines
 from rtl.link import interfaces as link
 from rtl.link.interfaces import LAUNCH_STREAM_BITS
+from rtl.memory.slice.interfaces import inject_layout
 from rtl.pe.interfaces import (
     LINE_BITS,
     LINE_BYTES,
@@ -31,6 +32,24 @@ def identity_layout():
                               "hbm_channels": 32, "hbm_mib": 32})
 
 
+CONFIGURATION_LINE = 7      # of the control registers
+COLUMNS = 16                # of PEs at most
+
+
+def configuration_layout():
+    """Registers that the host sets: line 7 of the control registers, words 0 and up.
+
+    ``repair``: for each column of PEs, 1 + the row of its bad PE, 0 if it has none. ``cache_ways``:
+    ways of each SRAM slice that are last-level cache. ``scrub_log2``: log2 of the cycles from one
+    step of the scrubbers to the next, 0: they rest. ``flush``: write changed lines back.
+    ``inject``: invert bits of the next word written in slice ``tile``, see :func:`inject_layout`.
+    A change of ``flush`` or of ``inject.valid`` does so once.
+    """
+    return data.StructLayout({
+        "repair": data.ArrayLayout(4, COLUMNS), "cache_ways": 8, "scrub_log2": 8, "flush": 8,
+        "tile": 8, "inject": inject_layout()})
+
+
 class ControlBlock(wiring.Component):
     """Takes work packets, starts their PEs, serves their barriers, tells how they ended.
 
@@ -49,17 +68,25 @@ class ControlBlock(wiring.Component):
     does not have (``BAD_FIELD``, field 8), if its table is not at a line (``BAD_FIELD``, field 2)
     or cannot be read (``BAD_ADDRESS`` or ``POISON``, field 2), or if it needs a PE that was given
     up (``WATCHDOG``, field 8). See :class:`rtl.control.context.PacketContext` for barriers and
-    time-outs. The clock of all but a counter of time stops while no packet is there, and while
-    packets only run or wait. Source: this project's choice.
+    time-outs. The configuration can be written while no packet is here, and only with rows that
+    there are; else the write is answered with an error. The clock of all but a counter of time
+    stops while no packet is there, and while packets only run or wait. Source: this project's
+    choice.
 
     Parameters
     ----------
     pes : int
         PEs of the die. :exc:`ValueError` unless in 1 to 16.
+    rows : int
+        Rows of PEs, the spare one included, that a repair may name.
+    tiles, ways : int
+        Memory tiles, at most 8, and ways of their slices that may be cache.
     contexts : int
         Packets under way.
     patience_log2 : int
         See :class:`rtl.control.context.PacketContext`.
+    peers : int
+        Links to other compute dies. :exc:`ValueError` unless in 0 to 2.
 
     Members
     -------
@@ -85,18 +112,30 @@ class ControlBlock(wiring.Component):
         Counters of the die, shown in the registers.
     link_counters : In(512)
         The line of the link's counters, shown in the registers.
+    peer_counters : In(512).array(peers)
+        The lines of the links to other compute dies, shown in the registers.
+    tile_counters : In(512).array(tiles)
+        The lines of the memory tiles, shown in the registers.
+    configuration : Out(configuration_layout())
+        Registers.
     states : Out(3 * contexts)
         State of each context.
     awake : Out(1)
         The registers take the coming edge of the clock.
     """
 
-    def __init__(self, *, pes, contexts=8, patience_log2=6):
+    def __init__(self, *, pes, rows=1, contexts=8, patience_log2=6, peers=0, tiles=0, ways=0):
         if not isinstance(pes, int) or not 1 <= pes <= 16:
             raise ValueError(f"PEs must be an integer in 1 to 16, not {pes!r}")
         if not isinstance(contexts, int) or not 1 <= contexts <= 8:
             raise ValueError(f"Contexts must be an integer in 1 to 8, not {contexts!r}")
-        self.pes, self.contexts, self.patience_log2 = pes, contexts, patience_log2
+        if not isinstance(peers, int) or not 0 <= peers <= 2:
+            raise ValueError(f"Peers must be an integer in 0 to 2, not {peers!r}")
+        self.pes, self.rows, self.contexts = pes, rows, contexts
+        if not isinstance(tiles, int) or not 0 <= tiles <= 8:
+            raise ValueError(f"Tiles must be an integer in 0 to 8, not {tiles!r}")
+        self.patience_log2, self.peers = patience_log2, peers
+        self.tiles, self.ways = tiles, ways
         super().__init__({
             "packets": In(stream.Signature(link.launch_layout())),
             "aborts": In(stream.Signature(link.abort_layout())),
@@ -110,7 +149,10 @@ class ControlBlock(wiring.Component):
             "arrive": In(pes), "idle": In(pes), "go": Out(pes), "drop": Out(pes),
             "proceed": Out(pes), "abort": Out(pes),
             "identity": In(identity_layout()), "counters": In(data.ArrayLayout(32, 16)),
-            "link_counters": In(LINE_BITS), "states": Out(3 * contexts), "awake": Out(1)})
+            "link_counters": In(LINE_BITS), "peer_counters": In(LINE_BITS).array(peers),
+            "tile_counters": In(LINE_BITS).array(tiles),
+            "configuration": Out(configuration_layout()),
+            "states": Out(3 * contexts), "awake": Out(1)})
 
     def elaborate(self, platform):
         top, m, now = Module(), Module(), Signal(32)
@@ -253,8 +295,16 @@ class ControlBlock(wiring.Component):
                 m.d.comb += self.completions.payload.eq(context.completion.payload)
 
     def _registers(self, m, contexts, lost):
-        """Lines: who this is, PEs and contexts, counters of the die, counters of the link."""
-        m.submodules.registers = registers = RegisterLines(count=4)
+        """Lines: who this is, PEs and contexts, counters of the die, of the link; configuration."""
+        layout = configuration_layout()
+        m.submodules.registers = registers = RegisterLines(
+            count=16, stored=CONFIGURATION_LINE, stored_bits=layout.size)
+        offer = data.View(layout, registers.offer)
+        active = Cat(c.state != ContextState.FREE for c in contexts).any()
+        unknown = Cat(offer.repair[n] > self.rows for n in range(COLUMNS)).any() | (
+            offer.cache_ways > self.ways)
+        m.d.comb += [self.configuration.as_value().eq(registers.value),
+                     registers.refuse.eq(active | self.packets.valid | unknown)]
         connect(m, flipped(self.access), registers.access)
         connect(m, registers.access_response, flipped(self.access_response))
         ended, failed = Signal(32), Signal(32)
@@ -267,3 +317,5 @@ class ControlBlock(wiring.Component):
             registers.lines[0].eq(Cat(C(MAGIC, 32), C(VERSION, 32), self.identity)),
             registers.lines[1].eq(Cat(Cat(word, C(0, 32 - len(word))) for word in words)),
             registers.lines[2].eq(self.counters), registers.lines[3].eq(self.link_counters)]
+        m.d.comb += [registers.lines[4 + n].eq(line) for n, line in enumerate(self.peer_counters)]
+        m.d.comb += [registers.lines[8 + n].eq(line) for n, line in enumerate(self.tile_counters)]

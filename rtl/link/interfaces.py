@@ -6,13 +6,14 @@ own, so that waiting requests never hold up the responses that would end them:
 ======== ============================================ =========================================
 class    kinds                                        rule
 ======== ============================================ =========================================
-request  WRITE, READ, LAUNCH, ABORT                   may wait for any response
+request  WRITE, READ, LAUNCH, ABORT, PING             may wait for any response
 response RESPONSE, COMPLETION                         taken without waiting for any request
 ======== ============================================ =========================================
 
 Every WRITE and READ is answered by one RESPONSE with its tag, in any order; every LAUNCH by one
-COMPLETION with its id. An ABORT is not answered: the completion of its launch tells. Order is
-kept inside a class, not between the classes. All formats are this project's choice.
+COMPLETION with its id. An ABORT is not answered: the completion of its launch tells. A PING has no
+body, does nothing and is not answered: a link that cannot deliver it goes down. Order is kept
+inside a class, not between the classes. All formats are this project's choice.
 """
 from amaranth import *
 from amaranth.lib import data, enum, stream, wiring
@@ -34,6 +35,7 @@ class SlotKind(enum.Enum, shape=4):
     READ = 2        # request: a line
     LAUNCH = 3      # request: start a work packet
     ABORT = 4       # request: end a work packet
+    PING = 5        # request: nothing
     RESPONSE = 8    # response: to a WRITE or READ
     COMPLETION = 9  # response: to a LAUNCH
 

@@ -3,20 +3,20 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from rtl.common.clockgate import gated_domain
 from rtl.common.place import Place
-from rtl.noc.packets import Node
-from rtl.noc.router import OPPOSITE, Router
-
-STEP = {"NORTH": (-1, 0), "SOUTH": (1, 0), "EAST": (0, 1), "WEST": (0, -1)}
+from rtl.noc.router import AGE_BITS, Router, counters_layout, greatest
+from rtl.noc.routes import OPPOSITE, STEP, ports_of
 
 
 class Mesh(wiring.Component):
     """One physical network of a chiplet: packets from nodes that send to nodes that take.
 
     Latency is 1 cycle for each router on the way (rows apart + columns apart + 1), throughput one
-    packet a cycle at each port. Packets between the same two nodes keep their order. No
-    combinational path leads from an input to an output. The mesh never blocks for ever as long as
-    each node goes on taking what arrives.
+    packet a cycle at each port. Packets between the same two nodes keep their order, multicasts
+    among them. No combinational path leads from an input to an output. The mesh never blocks for
+    ever as long as each node goes on taking what arrives. The oldest packet goes first, see
+    :class:`rtl.noc.router.Router`.
 
     Parameters
     ----------
@@ -27,7 +27,10 @@ class Mesh(wiring.Component):
     sources, targets : tuple of str
         Names of the nodes that send and that take. :exc:`ValueError` if not in the layout.
     depth : int
-        Slots of each input queue of a router [packet].
+        Slots of each queue of a router [packet].
+    multicast : bool
+        A packet whose ``members.multicast`` is high goes to every PE of its rows and columns, on
+        each link of the tree once. It must have at least one row and one column.
 
     Members
     -------
@@ -37,42 +40,49 @@ class Mesh(wiring.Component):
         Packets for a node.
     awake : Out(1)
         The clock of some router runs: a packet is here or at an input.
+    counters : Out(counters_layout())
+        Sums over all routers; ``busiest`` is the greatest.
     """
 
-    def __init__(self, shape, layout, *, sources, targets, depth=2):
+    def __init__(self, shape, layout, *, sources, targets, depth=4, multicast=False):
         for name in (*sources, *targets):
             if name not in layout.nodes:
                 raise ValueError(f"Node must be one of {list(layout.nodes)}, not {name!r}")
         self.shape, self.layout, self.depth = shape, layout, depth
         self.sources, self.targets = tuple(sources), tuple(targets)
+        self.multicast = multicast
         packets = stream.Signature(shape)
         super().__init__({**{f"i_{name}": In(packets) for name in sources},
-                          **{f"o_{name}": Out(packets) for name in targets}, "awake": Out(1)})
+                          **{f"o_{name}": Out(packets) for name in targets}, "awake": Out(1),
+                          "counters": Out(counters_layout())})
 
     def elaborate(self, platform):
         m = Module()
-        layout, routers = self.layout, {}
-        names = {node: name for name, node in layout.nodes.items()}
-        for row in range(layout.rows):
-            for column in range(layout.columns):
-                links = tuple(port for port, (down, right) in STEP.items()
-                              if 0 <= row + down < layout.rows
-                              and 0 <= column + right < layout.columns)
-                ports = ("LOCAL", *STEP)
-                inputs, outputs = (
-                    tuple(port for port in ports
-                          if port in links or names.get(Node(row, column, port)) in nodes)
-                    for nodes in (self.sources, self.targets))
-                routers[row, column] = router = Place(Router(
-                    self.shape, inputs=inputs, outputs=outputs, links=links, depth=self.depth))
-                m.submodules[f"router_{row}_{column}"] = router
-                m.d.comb += [router.here.row.eq(row), router.here.column.eq(column)]
-        m.d.comb += self.awake.eq(Cat(router.awake for router in routers.values()).any())
+        layout, now = self.layout, Signal(AGE_BITS)
+        grid = [(row, column) for row in range(layout.router_rows)
+                for column in range(layout.router_columns)]
+        ports = {at: ports_of(layout, *at, sources=self.sources, targets=self.targets)
+                 for at in grid}
+        routers = {}
+        for row, column in grid:
+            ahead = []
+            for port in ports[row, column].links:
+                next_ports = ports[row + STEP[port][0], column + STEP[port][1]]
+                ways = next_ports.ways(OPPOSITE[port])
+                ahead.append((port, ways, tuple(w for w in ways if w in next_ports.links)))
+            routers[row, column] = router = Place(Router(
+                self.shape, layout=layout, ports=ports[row, column], ahead=tuple(ahead),
+                depth=self.depth, multicast=self.multicast))
+            m.submodules[f"router_{row}_{column}"] = router
+            m.d.comb += [router.here.row.eq(row), router.here.column.eq(column),
+                         router.now.eq(now)]
+        gated_domain(m, name="time", enable=ResetSignal("sync") | self.awake)
+        m.d.time += now.eq(now + 1)
         for (row, column), router in routers.items():
-            for port, (down, right) in STEP.items():
-                if neighbour := routers.get((row + down, column + right)):
-                    connect(m, getattr(router, f"o_{port.lower()}"),
-                            getattr(neighbour, f"i_{OPPOSITE[port].lower()}"))
+            for port in ports[row, column].links:
+                neighbour = routers[row + STEP[port][0], column + STEP[port][1]]
+                connect(m, getattr(router, f"o_{port.lower()}"),
+                        getattr(neighbour, f"i_{OPPOSITE[port].lower()}"))
         for name in self.sources:
             node = layout.nodes[name]
             connect(m, flipped(getattr(self, f"i_{name}")),
@@ -81,4 +91,9 @@ class Mesh(wiring.Component):
             node = layout.nodes[name]
             connect(m, getattr(routers[node.row, node.column], f"o_{node.port.lower()}"),
                     flipped(getattr(self, f"o_{name}")))
+        m.d.comb += self.awake.eq(Cat(router.awake for router in routers.values()).any())
+        for field in counters_layout().members:
+            parts = [getattr(router.counters, field) for router in routers.values()]
+            total = greatest(m, parts) if field == "busiest" else sum(parts)
+            m.d.comb += getattr(self.counters, field).eq(total)
         return m

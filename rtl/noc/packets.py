@@ -7,16 +7,28 @@ from amaranth.lib import data, enum
 from rtl.pe.interfaces import request_layout, response_layout
 
 COORDINATE_BITS = 4
+CLUSTER_PES = 12    # PEs that a router can serve: ports left beside the four sides
 
 
-class Port(enum.Enum, shape=3):
+class Port(enum.Enum, shape=4):
     """Ports of a router; a packet leaves the mesh by one of them."""
 
-    LOCAL = 0   # the PE
-    NORTH = 1   # row - 1
-    EAST = 2    # column + 1
-    SOUTH = 3   # row + 1
-    WEST = 4    # column - 1
+    NORTH = 0   # row - 1
+    EAST = 1    # column + 1
+    SOUTH = 2   # row + 1
+    WEST = 3    # column - 1
+    LOCAL0 = 4  # the PEs of the router, row-major
+    LOCAL1 = 5
+    LOCAL2 = 6
+    LOCAL3 = 7
+    LOCAL4 = 8
+    LOCAL5 = 9
+    LOCAL6 = 10
+    LOCAL7 = 11
+    LOCAL8 = 12
+    LOCAL9 = 13
+    LOCAL10 = 14
+    LOCAL11 = 15
 
 
 def place_layout():
@@ -29,24 +41,37 @@ def node_layout():
     return data.StructLayout({"place": place_layout(), "port": Port})
 
 
-def request_packet_layout():
-    """A packet of the request network: one flit."""
+def members_layout(layout):
+    """Who gets a response: with ``multicast`` every PE in one of ``rows`` and one of ``columns``.
+
+    Bit n of a mask is row or column n of the PEs of the :class:`MeshLayout`. Without ``multicast``
+    the masks mean nothing.
+    """
+    return data.StructLayout({"multicast": 1, "rows": layout.rows, "columns": layout.columns})
+
+
+def request_packet_layout(layout):
+    """A packet of the request network: one flit. ``members`` are those of its response."""
     return data.StructLayout({"target": node_layout(), "source": node_layout(),
-                              "body": request_layout()})
+                              "members": members_layout(layout), "body": request_layout()})
 
 
-def response_packet_layout():
-    """A packet of the response network: one flit."""
-    return data.StructLayout({"target": node_layout(), "body": response_layout()})
+def response_packet_layout(layout):
+    """A packet of the response network: one flit. For a multicast ``target`` means nothing.
+
+    ``far``: the answer is that of another die.
+    """
+    return data.StructLayout({"target": node_layout(), "members": members_layout(layout),
+                              "body": response_layout(), "far": 1})
 
 
 @dataclass(frozen=True)
 class Node:
-    """Place of a node: a row, a column, and the name of a member of :class:`Port`."""
+    """Place of a node: a row and a column of routers, and the name of a :class:`Port`."""
 
     row: int
     column: int
-    port: str = "LOCAL"
+    port: str = "LOCAL0"
 
     def const(self):
         """The node as a constant of :func:`node_layout`."""
@@ -61,52 +86,80 @@ class MeshLayout:
     Parameters
     ----------
     rows, columns : int
-        Size of the mesh [router]. :exc:`ValueError` unless in 1 to 15.
+        Grid of PEs [PE]. :exc:`ValueError` unless multiples of the cluster that make 1 to 15
+        rows and columns of routers.
     edges : tuple of (str, Node)
         Names and places of the nodes at the edges. :exc:`ValueError` if two are at one place, or
         one is not at an edge.
+    cluster : tuple of (int, int)
+        Rows and columns of the PEs that share a router [PE]. :exc:`ValueError` unless positive,
+        with at most 12 PEs. Source: one router serves six PEs in Meta's ISCA 2026 paper on the
+        MTIA 300.
     """
 
     rows: int
     columns: int
     edges: tuple
+    cluster: tuple = (1, 1)
 
     def __post_init__(self):
-        for name, value in (("Rows", self.rows), ("Columns", self.columns)):
-            if not isinstance(value, int) or not 1 <= value < 1 << COORDINATE_BITS:
-                raise ValueError(f"{name} must be an integer in 1 to 15, not {value!r}")
+        if (len(self.cluster) != 2 or not all(isinstance(n, int) and n > 0 for n in self.cluster)
+                or self.cluster[0] * self.cluster[1] > CLUSTER_PES):
+            raise ValueError(f"Cluster must be rows and columns of at most {CLUSTER_PES} PEs, "
+                             f"not {self.cluster!r}")
+        for name, value, share in (("Rows", self.rows, self.cluster[0]),
+                                   ("Columns", self.columns, self.cluster[1])):
+            top = share * ((1 << COORDINATE_BITS) - 1)
+            if not isinstance(value, int) or not 1 <= value <= top:
+                raise ValueError(f"{name} must be an integer in 1 to {top}, not {value!r}")
+            if value % share:
+                raise ValueError(f"{name} must be a multiple of the cluster's {share}, "
+                                 f"not {value!r}")
         places = [node for _, node in self.edges]
         for name, node in self.edges:
-            outward = {"NORTH": node.row == 0, "SOUTH": node.row == self.rows - 1,
-                       "WEST": node.column == 0, "EAST": node.column == self.columns - 1}
-            inside = 0 <= node.row < self.rows and 0 <= node.column < self.columns
+            outward = {"NORTH": node.row == 0, "SOUTH": node.row == self.router_rows - 1,
+                       "WEST": node.column == 0, "EAST": node.column == self.router_columns - 1}
+            inside = 0 <= node.row < self.router_rows and 0 <= node.column < self.router_columns
             if not inside or not outward.get(node.port, False):
                 raise ValueError(f"Node {name!r} must be at an edge of the mesh, not {node!r}")
             if places.count(node) > 1:
                 raise ValueError(f"Node {name!r} must have a place of its own, not {node!r}")
 
     @classmethod
-    def standard(cls, rows, columns, *, hbm_channels=0):
-        """SRAM west and east of each row, control and bridge in the north, HBM elsewhere."""
+    def standard(cls, rows, columns, *, peers=0, cluster=(1, 1)):
+        """Memory tiles west and east of each row, control and bridge in the north, peers south.
+
+        Rows and columns are those of the routers. ``peers``: links to other compute dies, at most
+        2, at columns 0 and 1. :exc:`ValueError` if there are not two columns of routers.
+        """
+        bare = cls(rows, columns, (), cluster)
+        rows, columns = bare.router_rows, bare.router_columns
         if columns < 2:
-            raise ValueError(f"Columns must be an integer of at least 2, not {columns!r}")
-        sram = [Node(row, column, port) for row in range(rows)
-                for column, port in ((0, "WEST"), (columns - 1, "EAST"))]
-        south = [Node(rows - 1, column, "SOUTH") for column in range(columns)]
-        spread = [south[i] for i in [*range(0, columns, 2), *range(1, columns, 2)]]
-        north = [Node(0, column, "NORTH") for column in range(2, columns)]
-        hbm = (spread + north)[:hbm_channels]
-        if len(hbm) < hbm_channels:
-            raise ValueError(f"HBM channels must be at most {len(hbm)}, not {hbm_channels!r}")
-        edges = [(f"sram{i}", node) for i, node in enumerate(sram)]
+            raise ValueError(f"Columns must be an integer of at least {2 * cluster[1]}, "
+                             f"not {bare.columns!r}")
+        if not isinstance(peers, int) or not 0 <= peers <= 2:
+            raise ValueError(f"Peers must be an integer in 0 to 2, not {peers!r}")
+        tiles = [Node(row, column, port) for row in range(rows)
+                 for column, port in ((0, "WEST"), (columns - 1, "EAST"))]
+        edges = [(f"tile{i}", node) for i, node in enumerate(tiles)]
         edges += [("control", Node(0, 0, "NORTH")), ("bridge", Node(0, 1, "NORTH"))]
-        edges += [(f"hbm{i}", node) for i, node in enumerate(hbm)]
-        return cls(rows, columns, tuple(edges))
+        edges += [(f"peer{i}", Node(rows - 1, i, "SOUTH")) for i in range(peers)]
+        return cls(bare.rows, bare.columns, tuple(edges), cluster)
+
+    @property
+    def router_rows(self):
+        return self.rows // self.cluster[0]
+
+    @property
+    def router_columns(self):
+        return self.columns // self.cluster[1]
 
     @property
     def nodes(self):
         """Every node by name, the PEs first: ``pe0``, ``pe1``, ..."""
-        pes = {f"pe{row * self.columns + column}": Node(row, column)
+        down, right = self.cluster
+        pes = {f"pe{row * self.columns + column}":
+               Node(row // down, column // right, f"LOCAL{row % down * right + column % right}")
                for row in range(self.rows) for column in range(self.columns)}
         return pes | dict(self.edges)
 

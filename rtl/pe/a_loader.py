@@ -4,6 +4,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out, connect, flipped
 
 from rtl.common.clockgate import gated_domain
+from rtl.mx.formats import Format
 from rtl.pe.a_buffer import AFill
 from rtl.pe.frontend import OperandField, UnitFrontend
 from rtl.pe.interfaces import BufferPort, ErrorCode, LocalRead, UnitPort
@@ -39,6 +40,8 @@ class ALoader(wiring.Component):
         Size of local memory [line].
     rows : int
         Rows of operand A, 1 to 16.
+    mx4 : bool
+        MX4 is a format.
 
     Members
     -------
@@ -52,11 +55,12 @@ class ALoader(wiring.Component):
         To the A buffers.
     """
 
-    def __init__(self, *, lines, rows=16):
+    def __init__(self, *, lines, rows=16, mx4=True):
         if not isinstance(rows, int) or not 1 <= rows <= 16:
             raise ValueError(f"Rows must be in 1 to 16, not {rows!r}")
         self.lines = lines
         self.rows = rows
+        self.mx4 = mx4
         super().__init__({"unit": Out(UnitPort()), "buffers": Out(BufferPort(lines=lines)),
                           "source": Out(LocalRead(lines=lines)), "fill": Out(AFill())})
 
@@ -156,6 +160,8 @@ class ALoader(wiring.Component):
         with m.If(job.valid & job.ready):
             m.d.sync += self.fill.content.eq(content)
         bad_format = ~is_mx(format) & ~is_wide(format)
+        if not self.mx4:
+            bad_format |= format == Format.E2M1
         fit = row_lines(blocks, block_log2(format, is_mx(format))) <= BUFFER_LINES
         bad_size = (rows == 0) | (rows > self.rows) | (blocks == 0) | ~fit
         bad_stride = ~stride_fits(stride, grants[0], rows) | (is_mx(format) & ~(

@@ -9,6 +9,7 @@ from rtl.pe.interfaces import (
     LINE_BYTES,
     AccessError,
     BufferPort,
+    Hint,
     LocalRead,
     LocalWrite,
     UnitPort,
@@ -22,13 +23,13 @@ from rtl.pe.transfers import TAGS, Transfers
 def landing_layout(*, lines):
     """Where the answer to a read goes, kept by its tag."""
     return data.StructLayout({"start": 6, "count": 7, "line": range(lines),
-                              "next_line": range(lines), "byte": 6, "slot": 1})
+                              "next_line": range(lines), "byte": 6, "slot": 1, "hint": Hint})
 
 
 class DmaIn(wiring.Component):
     """Copies rows of bytes from memory to local memory: ``DMA_IN`` and ``GATHER``.
 
-    Rows are cut at the lines of the memory; one read a cycle, up to 32 under way. Answers may come
+    Rows are cut at the lines of the memory; one read a cycle, up to 64 under way. Answers may come
     in any order. An answer is written in one cycle if its bytes lie in one local line, else in
     two, so a row with the same alignment on both sides moves one line a cycle. The reads of a job
     start 1 cycle after the last read of the job before it, and 3 cycles after the job is handed
@@ -36,13 +37,17 @@ class DmaIn(wiring.Component):
     line short and still follow each other every cycle, but for one cycle in 17.
     Source: this project's choice.
 
-    A byte offset or a row stride (if there are several rows) of the whole CB or more, an address
-    of more than 48 bits, no row, rows of no byte, and a ``GATHER`` whose index operand is all
-    zeros are refused: ``BAD_FIELD``. So is an index at or past a limit in word 11 that is not
-    zero, with field 12, when its row would begin. After an error response no more requests are
-    issued; the fault, which names the line, follows when all under way have been answered.
-    ``clear`` with requests under way is safe: their answers are dropped, and new jobs wait for the
-    last of them.
+    Bits 1:0 of word 1 are a :class:`rtl.pe.interfaces.Hint`, which goes with every read. With
+    ``PREFETCH`` nothing is written: the operand names any CB, and the job ends when the prefetches
+    have been answered.
+
+    A bit of word 1 above the hint, a byte offset or a row stride (if there are several rows) of the
+    whole CB or more, an address of more than 48 bits, no row, rows of no byte, and a ``GATHER``
+    whose index operand is all zeros are refused: ``BAD_FIELD``. So is an index at or past a limit
+    in word 11 that is not zero, with field 12, when its row would begin. After an error response no
+    more requests are issued; the fault, which names the line, follows when all under way have been
+    answered. ``clear`` with requests under way is safe: their answers are dropped, and new jobs
+    wait for the last of them.
 
     Parameters
     ----------
@@ -60,7 +65,7 @@ class DmaIn(wiring.Component):
     local : Out(LocalWrite(lines=lines))
         Data.
     request : Out(stream.Signature(request_layout()))
-        Reads, tags 0 to 31. Registered; not withdrawn, whatever happens.
+        Reads, tags 0 to 63. Registered; not withdrawn, whatever happens.
     response : In(stream.Signature(response_layout()))
         Their answers, in any order.
     outstanding : Out(1)
@@ -112,7 +117,7 @@ class DmaIn(wiring.Component):
     def _begin(self, m, frontend, transfers, walk, reader):
         """A job from the frontend goes to the walk, and its indices to the reader."""
         job, index = frontend.job.payload, frontend.job.payload.grants[1]
-        fields, bad = fill_walk(job, walk.i.payload, job.grants[0], index=index)
+        fields, bad = fill_walk(job, walk.i.payload, job.grants[0], index=index, hints=Hint)
         refuse(m, transfers.refused, bad)
         indexed = walk.i.payload.indexed
         offered = frontend.job.valid & transfers.free
@@ -150,7 +155,8 @@ class DmaIn(wiring.Component):
             m.d.sync += request.valid.eq(0)
         with m.If(transfers.issue):
             m.d.sync += [request.valid.eq(1), request.payload.address.eq(chunk.address),
-                         request.payload.tag.eq(transfers.tag)]
+                         request.payload.tag.eq(transfers.tag),
+                         request.payload.hint.eq(chunk.hint)]
         return read
 
     def _land(self, m, transfers, landing):
@@ -179,7 +185,8 @@ class DmaIn(wiring.Component):
         with m.If(transfers.answer):
             m.d.sync += [
                 held.eq(1), slot.eq(at.slot), tag.eq(answer.tag), error.eq(answer.error),
-                skip.eq((answer.error != AccessError.NONE) | transfers.discard | self.unit.clear),
+                skip.eq((answer.error != AccessError.NONE) | transfers.discard | self.unit.clear
+                        | (at.hint == Hint.PREFETCH)),
                 out.payload.data.eq(rotated(answer.data, (at.start - at.byte)[:6])),
                 out.payload.address.eq(at.line), out.payload.mask.eq(mask[:LINE_BYTES]),
                 next_line.eq(at.next_line), next_mask.eq(mask[LINE_BYTES:]),

@@ -10,6 +10,7 @@ from rtl.pe.interfaces import (
     LINE_BITS,
     LINE_BYTES,
     BufferPort,
+    Hint,
     LocalRead,
     UnitPort,
     request_layout,
@@ -22,15 +23,18 @@ from rtl.pe.transfers import Transfers
 class DmaOut(wiring.Component):
     """Copies rows of bytes from local memory to memory: ``DMA_OUT``.
 
-    Rows are cut at the lines of the memory, each a masked write; up to 32 are under way, answered
+    Rows are cut at the lines of the memory, each a masked write; up to 64 are under way, answered
     in any order. A write whose bytes lie in one local line takes one cycle, else two, so a row
     with the same alignment on both sides moves one line a cycle. A write leaves 2 cycles after its
     last line was read. The reads of a job start 1 cycle after the last read of the job before it,
     and 2 cycles after the job is handed out. A job ends when all its writes are answered.
     Source: this project's choice.
 
-    Fields are refused, errors reported and ``clear`` survived as in :class:`DmaIn`. A read that
-    local memory has not accepted is withdrawn by an error or ``clear``.
+    Bits 1:0 of word 1 are a :class:`rtl.pe.interfaces.Hint`, ``NONE`` or ``NO_ALLOCATE``, which
+    goes with every write; anything else in the word is refused.
+
+    Other fields are refused, errors reported and ``clear`` survived as in :class:`DmaIn`. A read
+    that local memory has not accepted is withdrawn by an error or ``clear``.
 
     Parameters
     ----------
@@ -46,7 +50,7 @@ class DmaOut(wiring.Component):
     local : Out(LocalRead(lines=lines))
         Data.
     request : Out(stream.Signature(request_layout()))
-        Writes, tags 0 to 31. Registered; not withdrawn, whatever happens.
+        Writes, tags 0 to 63. Registered; not withdrawn, whatever happens.
     response : In(stream.Signature(response_layout()))
         Their answers, in any order; always ready.
     outstanding : Out(1)
@@ -75,7 +79,8 @@ class DmaOut(wiring.Component):
         connect(outer, frontend.buffers, flipped(self.buffers))
 
         job = frontend.job
-        fields, bad = fill_walk(job.payload, walk.i.payload, job.payload.grants[0])
+        fields, bad = fill_walk(job.payload, walk.i.payload, job.payload.grants[0],
+                                hints=(Hint.NONE, Hint.NO_ALLOCATE))
         refuse(m, transfers.refused, bad)
         m.d.comb += fields
         m.d.comb += [
@@ -154,7 +159,7 @@ class DmaOut(wiring.Component):
             m.d.sync += [
                 joined.eq(second), turn.eq(chunk.byte - chunk.start),
                 following.address.eq(chunk.address), following.tag.eq(transfers.tag),
-                following.write.eq(1),
+                following.write.eq(1), following.hint.eq(chunk.hint),
                 following.mask.eq(((1 << chunk.count) - 1) << chunk.start)]
         with m.If(self.unit.clear):
             m.d.sync += second.eq(0)

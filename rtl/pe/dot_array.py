@@ -165,6 +165,8 @@ class DotArray(wiring.Component):
         Rows of A, 1 to 16.
     lanes : int
         Lanes of B.
+    mx4 : bool
+        There are cells for MX4; without them beats must be of the other paths.
     attention : bool
         Beats may be of scores. With 16 rows a beat may have a pair of rows of B: rows 8 to 15 of A
         then take lane 1.
@@ -197,10 +199,11 @@ class DotArray(wiring.Component):
         One line a lane: an FP32 sum for each row, zero for rows that do not count.
     """
 
-    def __init__(self, *, rows, lanes, attention=False):
+    def __init__(self, *, rows, lanes, mx4=True, attention=False):
         if not isinstance(rows, int) or not 1 <= rows <= 16:
             raise ValueError(f"Rows must be in 1 to 16, not {rows!r}")
         self.rows = rows
+        self.paths = tuple(path.name for path in Path if mx4 or path != Path.MX4)
         self.lanes = lanes
         self.attention = attention
         self.pairs = attention and rows == 2 * HALF
@@ -226,7 +229,7 @@ class DotArray(wiring.Component):
 
         upper = self._upper(m) if self.pairs else None
         sums = {}
-        for path in Path:
+        for path in map(Path.__getitem__, self.paths):
             name = path.name.lower()
             under_way = Cat(stage.valid & (stage.path == path) for stage in stages[:-1]).any()
             gated_domain(m, name=name, enable=ResetSignal("sync") | under_way)
@@ -236,10 +239,10 @@ class DotArray(wiring.Component):
         m.d.comb += counted.eq((1 << final.rows) - 1)
         for i, line in enumerate(self.lines):
             for r in range(self.rows):
-                value = sums[Path.MX4][i][r]
-                if i == 0:
-                    for path in (Path.MX8, Path.WIDE):
-                        value = Mux(final.path == path, sums[path][i][r], value)
+                inside = [path for path in sums if i == 0 or path == Path.MX4]
+                value = sums[inside[0]][i][r]
+                for path in inside[1:]:
+                    value = Mux(final.path == path, sums[path][i][r], value)
                 m.d.comb += line[32 * r:32 * (r + 1)].eq(Mux(counted[r], value, 0))
         return m
 

@@ -5,6 +5,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.attention.interfaces import PFill
 from rtl.common.isa import OPCODE, Opcode, word
+from rtl.mx.formats import Format
 from rtl.pe.a_buffer import ABuffers, AFill
 from rtl.pe.b_stream import BStream
 from rtl.pe.beat_sequencer import MOST_BLOCKS, BeatSequencer
@@ -48,7 +49,8 @@ class DotEngine(wiring.Component):
     rows : int
         Rows of operand A, 1 to 16.
     lanes : int
-        Rows of operand B that MX4 takes at once.
+        Rows of operand B that MX4 takes at once; 0: there is no MX4, and commands with it are
+        refused as of a bad format.
     attention : bool
         ``SCORE`` and ``WEIGH`` are there. :exc:`ValueError` with less than two lanes.
 
@@ -76,7 +78,8 @@ class DotEngine(wiring.Component):
             raise ValueError(f"Lanes must be at least 2 for attention, not {lanes!r}")
         self.lines = lines
         self.rows = rows
-        self.lanes = lanes
+        self.lanes = max(lanes, 1)
+        self.mx4 = lanes > 0
         self.attention = attention
         self.pairs = attention and rows == 2 * HALF
         super().__init__({
@@ -98,7 +101,7 @@ class DotEngine(wiring.Component):
         core.submodules.b = b = BStream(lines=self.lines, lanes=self.lanes, pairs=self.pairs)
         options = {"lanes": self.lanes, "attention": self.attention}
         core.submodules.sequencer = sequencer = BeatSequencer(**options)
-        core.submodules.array = array = DotArray(rows=self.rows, **options)
+        core.submodules.array = array = DotArray(rows=self.rows, mx4=self.mx4, **options)
         core.submodules.drain = drain = Drain(**options)
         connect(core, flipped(self.fill), a.fill)
         connect(core, flipped(self.elements), b.read_elements)
@@ -165,6 +168,8 @@ class DotEngine(wiring.Component):
         m.d.comb += [half.eq(wide & mx), count.eq(row_scales(blocks, half))]
         together = ~wide & (block_log2(a_format, 0) == 1) & (block_log2(b_format, 0) == 1)
         bad_format = ~(is_mx(a_format) | is_wide(a_format)) | ~(mx | is_wide(b_format))
+        if not self.mx4:
+            bad_format |= (a_format == Format.E2M1) | (b_format == Format.E2M1)
         if self.attention:
             together, bad_pair = self._decode_pair(m, words, together, b, sequencer)
             bad_format |= bad_pair

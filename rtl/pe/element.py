@@ -42,7 +42,7 @@ class ProcessingElement(wiring.Component):
     rows : int
         Rows of operand A, see :class:`DotEngine`.
     lanes : int
-        Rows of operand B that MX4 takes at once.
+        Rows of operand B that MX4 takes at once; 0: without MX4.
     units : sequence of Unit
         Units that are there, of the units 1 to 8; commands for others are ``BAD_COMMAND``. The
         softmax unit needs the dot-product and the reduction engine, with 16 ``rows``.
@@ -59,7 +59,7 @@ class ProcessingElement(wiring.Component):
         make = {
             Unit.DMA_IN: lambda: DmaIn(lines=lines),
             Unit.DMA_OUT: lambda: DmaOut(lines=lines),
-            Unit.A_LOADER: lambda: ALoader(lines=lines, rows=self.rows),
+            Unit.A_LOADER: lambda: ALoader(lines=lines, rows=self.rows, mx4=self.lanes > 0),
             Unit.DOT: lambda: DotEngine(lines=lines, rows=self.rows, lanes=self.lanes,
                                         attention=attention),
             Unit.REDUCTION: lambda: ReductionEngine(lines=lines, attention=attention),

@@ -43,23 +43,34 @@ class ErrorCode(enum.Enum, shape=8):
     LINK_DOWN = 8
 
 
+class Hint(enum.Enum, shape=2):
+    """What a requester knows about a line of HBM; counts only where a cache is in the way."""
+
+    NONE = 0
+    NO_ALLOCATE = 1     # it will not be used again: a miss brings nothing into the cache
+    NO_WRITE_BACK = 2   # nobody needs it after this read: it may be lost
+    PREFETCH = 3        # bring it into the cache; the answer comes at once and has no data
+
+
 def request_layout():
     """A request to memory: one line, or for a write the bytes of it that ``mask`` selects."""
     return data.StructLayout({"address": ADDRESS_BITS, "tag": TAG_BITS, "write": 1,
-                              "data": LINE_BITS, "mask": LINE_BYTES})
+                              "data": LINE_BITS, "mask": LINE_BYTES, "hint": Hint})
 
 
 class AccessError(enum.Enum, shape=2):
     """How a request ended."""
 
     NONE = 0
-    ADDRESS = 1     # outside every window of the die
+    ADDRESS = 1     # outside every window
     POISON = 2      # uncorrectable memory error
+    LINK_DOWN = 3   # a link on the way to the die has given up
 
 
 def error_code(error):
     """The completion's code for an access that ended with an :class:`AccessError`."""
-    return Mux(error == AccessError.POISON, ErrorCode.POISON, ErrorCode.BAD_ADDRESS)
+    return Mux(error == AccessError.POISON, ErrorCode.POISON,
+               Mux(error == AccessError.LINK_DOWN, ErrorCode.LINK_DOWN, ErrorCode.BAD_ADDRESS))
 
 
 def response_layout():

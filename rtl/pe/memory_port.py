@@ -62,6 +62,7 @@ class MemoryPort(wiring.Component):
             out.tag[:CLIENT_BIT].eq(one_of(grant, [p.tag[:CLIENT_BIT] for p in payloads])),
             out.tag[CLIENT_BIT:].eq(one_of(grant, [Const(n, 2) for n in range(self.clients)])),
             out.write.eq(grant[-1] & last.write), out.data.eq(last.data), out.mask.eq(last.mask),
+            out.hint.eq(one_of(grant, [p.hint for p in payloads])),
             self.busy.eq(outward.o.valid | inward.o.valid),
         ]
         for index, port in enumerate(self.requests):

@@ -3,7 +3,7 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.pe.interfaces import ADDRESS_BITS, LINE_BITS, ErrorCode, LocalRead, wrapped
+from rtl.pe.interfaces import ADDRESS_BITS, LINE_BITS, ErrorCode, Hint, LocalRead, wrapped
 
 INDEX_BITS = 32
 GATHER = 0x12           # opcode, see docs/programming-model.md
@@ -12,11 +12,11 @@ GATHER = 0x12           # opcode, see docs/programming-model.md
 def walk_layout(*, lines):
     """A job for :class:`RowWalk`. ``line``, ``byte``: where row 0 starts in local memory;
     ``line_stride``, ``byte_stride``: from row to row there; ``base``, ``limit``: of the CB.
-    ``bound``: indices from there on are past the table; 0 for none.
+    ``bound``: indices from there on are past the table; 0 for none. ``hint``: of all requests.
     """
     return data.StructLayout({
         "address": ADDRESS_BITS, "rows": 32, "row_bytes": 32, "stride": signed(32), "indexed": 1,
-        "bound": INDEX_BITS,
+        "bound": INDEX_BITS, "hint": Hint,
         "line": range(lines), "byte": 6, "line_stride": range(lines), "byte_stride": 6,
         "base": range(lines), "limit": range(lines + 1), "slot": 1})
 
@@ -29,7 +29,7 @@ def chunk_layout(*, lines):
     """
     return data.StructLayout({
         "address": ADDRESS_BITS, "start": 6, "count": 7, "line": range(lines),
-        "next_line": range(lines), "byte": 6, "slot": 1, "last": 1, "stray": 1})
+        "next_line": range(lines), "byte": 6, "slot": 1, "last": 1, "stray": 1, "hint": Hint})
 
 
 def index_layout(*, lines):
@@ -138,7 +138,7 @@ class RowWalk(wiring.Component):
         row = Signal(data.StructLayout({
             "address": ADDRESS_BITS, "left": 32, "line": range(self.lines), "byte": 6,
             "base": range(self.lines), "limit": range(self.lines + 1), "slot": 1, "final": 1,
-            "stray": 1}))
+            "stray": 1, "hint": Hint}))
         busy = Signal()
 
         room = 64 - row.address[:6]
@@ -157,6 +157,7 @@ class RowWalk(wiring.Component):
             self.o.payload.line.eq(row.line), self.o.payload.next_line.eq(next_line),
             self.o.payload.byte.eq(row.byte), self.o.payload.slot.eq(row.slot),
             self.o.payload.last.eq(row_ends & row.final), self.o.payload.stray.eq(row.stray),
+            self.o.payload.hint.eq(row.hint),
         ]
         with m.If(cut):
             after = row.byte + self.o.payload.count
@@ -170,7 +171,7 @@ class RowWalk(wiring.Component):
                 busy.eq(1), row.address.eq(ahead), row.left.eq(job.row_bytes),
                 row.line.eq(job.line), row.byte.eq(job.byte), row.base.eq(job.base),
                 row.limit.eq(job.limit), row.slot.eq(job.slot), row.final.eq(job.rows == 1),
-                row.stray.eq(stray),
+                row.stray.eq(stray), row.hint.eq(job.hint),
                 job.rows.eq(job.rows - 1), job.byte.eq(after),
                 job.line.eq(wrap(job.line + job.line_stride + after[6], job.base, job.limit)),
                 known.eq(~job.indexed), ahead.eq(ahead + job.stride)]
@@ -192,9 +193,10 @@ def rotated(line, by):
     return (Cat(line, line) >> Cat(Const(0, 3), by))[:LINE_BITS]
 
 
-def fill_walk(job, walk, grant, *, index=None):
+def fill_walk(job, walk, grant, *, index=None, hints):
     """Statements that make the walk ``walk`` of a DMA command, and the command's bad fields.
 
+    ``hints`` are those that the command may carry.
     The second result is a list of ``(word number, condition)``, the first that holds counts.
     """
     words = data.View(data.ArrayLayout(32, 16), job.command)
@@ -203,11 +205,14 @@ def fill_walk(job, walk, grant, *, index=None):
     fields = [
         walk.address.eq(job.command[128:128 + ADDRESS_BITS]), walk.rows.eq(words[6]),
         walk.row_bytes.eq(words[7]), walk.stride.eq(words[8]), walk.indexed.eq(indexed),
-        walk.bound.eq(words[11]),
+        walk.bound.eq(words[11]), walk.hint.eq(words[1]),
         walk.line.eq(wrapped(grant, words[10][6:6 + len(grant.start)])), walk.byte.eq(words[10]),
         walk.line_stride.eq(words[9] >> 6), walk.byte_stride.eq(words[9]),
         walk.base.eq(grant.base), walk.limit.eq(grant.limit)]
-    bad = [(5, words[5][16:] != 0), (6, words[6] == 0), (7, words[7] == 0),
+    hint = words[1]
+    bad = [(1, (hint[len(walk.hint.as_value()):] != 0)
+            | ~Cat(walk.hint == allowed for allowed in hints).any()),
+           (5, words[5][16:] != 0), (6, words[6] == 0), (7, words[7] == 0),
            (9, (words[6] != 1) & ((words[9] >> 6) >= size)), (10, (words[10] >> 6) >= size)]
     if index is not None:
         bad.append((12, indexed & (index.limit == 0)))  # an absent operand

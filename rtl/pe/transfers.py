@@ -6,13 +6,13 @@ from amaranth.lib.wiring import In, Out
 from rtl.pe.frontend import fault_layout
 from rtl.pe.interfaces import ADDRESS_BITS, AccessError, ErrorCode, error_code
 
-TAGS = 32
+TAGS = 64
 INDEX_WORD = 12     # of a command: operand of the indices
 LINE = ADDRESS_BITS - 6
 
 
 class Transfers(wiring.Component):
-    """Follows up to two jobs and up to 32 transfers, and reports the ends of jobs in order.
+    """Follows up to two jobs and up to 64 transfers, and reports the ends of jobs in order.
 
     A job ends when its last transfer was issued and all of them have been retired. After a
     transfer failed no more may be issued, and the job ends with a fault when every transfer under
@@ -32,13 +32,13 @@ class Transfers(wiring.Component):
         Number of the job that begins next.
     open : Out(1)
         A job is under way.
-    tag_free, tag : Out(1), Out(5)
+    tag_free, tag : Out(1), Out(6)
         A transfer may be issued, and its tag.
     issue, issue_slot, issue_last, issue_bytes, issue_line : In(1), In(1), In(1), In(7), In(42)
         A transfer of a job, whether it is the job's last, its size [byte], its line.
-    answer, answer_tag : In(1), In(5)
+    answer, answer_tag : In(1), In(6)
         A tag came back.
-    retire, retire_slot, retire_tag, retire_error : In(1), In(1), In(5), In(AccessError)
+    retire, retire_slot, retire_tag, retire_error : In(1), In(1), In(6), In(AccessError)
         The last effect of a transfer has happened; if it has an error, at most 1 cycle after its
         answer.
     stray, stray_slot : In(1)

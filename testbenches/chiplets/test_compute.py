@@ -13,21 +13,26 @@ from cocotb.triggers import RisingEdge
 from pyosys import libyosys
 
 from chiplets import verilog
-from chiplets.compute import HBM_PINS, ComputeBase
-from chiplets.packages import PACKAGES, ComputeParameters, package
+from chiplets.compute import ComputeBase
+from chiplets.packages import PACKAGES, ComputeParameters, Package, package
 from rtl.link import interfaces as link
 from rtl.link.interfaces import LinkPort, SlotKind
 from rtl.link.link import D2dLink
+from rtl.memory.interfaces import channel_request_layout, channel_response_layout
+from rtl.memory.tile import name_layout
 from rtl.pe import interfaces as pe
 from rtl.pe.interfaces import AccessError, ErrorCode
 from testbenches import sim
 from testbenches.noc.traffic import Sink, Source
 from testbenches.twins import Twins
 
-PARAMETERS = ComputeParameters(rows=1, columns=2, bank_lines=16, hbm_channels=1, hbm_rows=2,
-                               link_latency_cycles=2)
-DIE, PES, LINES = 3, 2, 32
-HBM_DATA = int.from_bytes(b"line of the HBM " * 4, "little")
+PARAMETERS = ComputeParameters(rows=1, columns=2, bank_lines=32, hbm_tiles=1, tile_channels=3,
+                               hbm_rows=2, link_latency_cycles=2)
+JOINED = ComputeParameters(rows=1, columns=2, bank_lines=32, link_latency_cycles=2, grid=(2, 2))
+DIE, PES, BUILT, LINES, CHANNELS = 3, 2, 4, 64, 3
+NAME_BITS = name_layout(PARAMETERS.layout).size
+REQUEST = channel_request_layout(name_bits=NAME_BITS)
+ANSWER = channel_response_layout(name_bits=NAME_BITS)
 
 
 class Pair(wiring.Component):
@@ -48,11 +53,10 @@ class Pair(wiring.Component):
             m.d.sync += [valid.eq(kind.tx_valid), line.eq(kind.tx_data)]
             m.d.comb += [one.rx_valid.eq(valid), one.rx_data.eq(line)]
         connect(m, flipped(self.far), far.port)
-        for i in range(PES):
+        for i in range(BUILT):
             connect(m, flipped(getattr(self, f"pe{i}")), getattr(base, f"pe{i}"))
-        for pin in HBM_PINS:
-            mine, its = getattr(self.hbm0, pin), getattr(base.hbm0, pin)
-            m.d.comb += its.eq(mine) if pin == "read_data" else mine.eq(its)
+        for i in range(CHANNELS):
+            connect(m, getattr(base, f"hbm{i}"), flipped(getattr(self, f"hbm{i}")))
         m.d.comb += [base.die.eq(self.die), self.states.eq(base.states)]
         return m
 
@@ -94,19 +98,52 @@ class PortOfPe:
             mask=mask))
 
 
+class Channel:
+    """A pseudo-channel: answers in random order, after some time."""
+
+    def __init__(self, dut, name):
+        self.request = Sink(dut, f"{name}__request", rate=0.7)
+        self.response = Source(dut, f"{name}__response", rate=0.7)
+        self.lines, self.waiting, self.seen = {}, [], []
+        self.registers = random.getrandbits(512)
+
+    def edge(self):
+        if (payload := self.request.edge()) is not None:
+            request = REQUEST.from_bits(payload)
+            assert not request.poison
+            if request.registers:
+                assert not request.write and not request.line
+                self.waiting.append(bits(ANSWER, name=request.name, data=self.registers))
+                return self._answer()
+            self.seen.append(request.line)
+            if request.write:
+                assert request.mask == (1 << 64) - 1
+                self.lines[request.line] = request.data
+            self.waiting.append(bits(ANSWER, name=request.name, write=request.write,
+                                     data=self.lines.get(request.line, 0)))
+        return self._answer()
+
+    def _answer(self):
+        self.response.edge()
+        if self.waiting and random.random() < 0.3:
+            self.response.queue.append(self.waiting.pop(random.randrange(len(self.waiting))))
+
+
 class Bench:
     def __init__(self, dut):
         self.dut = dut
-        self.pes = [PortOfPe(dut, i) for i in range(PES)]
+        self.units = [PortOfPe(dut, i) for i in range(BUILT)]
+        self.pes = self.units[:PES]
+        self.channels = [Channel(dut, f"hbm{i}") for i in range(CHANNELS)]
         self.send = Source(dut, "far__o_request")
         self.other = Source(dut, "far__o_response")
         self.unused, self.back = Sink(dut, "far__i_request"), Sink(dut, "far__i_response")
         self.responses, self.completions = [], []
-        dut.die.value, dut.hbm0__read_data.value = DIE, HBM_DATA
+        dut.die.value = DIE
 
     async def step(self):
         await RisingEdge(self.dut.clk)
-        for port in self.pes:
+        for port in (*self.units, *self.channels):
             port.edge()
         for agent in (self.send, self.other):
             agent.edge()
@@ -170,9 +207,9 @@ async def pes_and_host_share_memory_line_by_line(dut):
                 bytes_mask = sum(0xFF << 8 * b for b in range(64) if mask >> b & 1)
                 memory[line] = memory[line] & ~bytes_mask | data & bytes_mask
                 port.ask(address(0, line * 64), tag=tag, data=data, mask=mask)
-    await bench.until(lambda: all(len(port.responses) == 16 + 56 for port in bench.pes))
+    await bench.until(lambda: all(len(port.responses) == 32 + 56 for port in bench.pes))
     for i, port in enumerate(bench.pes):
-        assert len({response.tag for response in port.responses}) == 72
+        assert len({response.tag for response in port.responses}) == 88
         for response in port.responses:
             assert response.error == AccessError.NONE
             if (i, response.tag) in answers:
@@ -183,9 +220,10 @@ async def pes_and_host_share_memory_line_by_line(dut):
     assert {response.tag: response.data for response in bench.responses} == memory
 
 
-BAD = {"past the SRAM": address(0, LINES * 64), "past the HBM": address(1, 2 * 512 * 64),
-       "past the PEs": address(2, PES << 16), "past the registers": address(3, 4 * 64),
-       "no region": address(4, 0), "last region": address(15, 0),
+BAD = {"past the SRAM": address(0, LINES * 64), "past the HBM": address(1, CHANNELS * 2 * 256 * 64),
+       "past the PEs": address(2, PES << 16), "past the registers": address(3, 16 * 64),
+       "no region": address(5, 0), "no channel": address(4, CHANNELS * 64),
+       "last region": address(15, 0),
        "another compute die": address(0, 0, die=DIE + 1), "I/O die": address(0, 0, die=15)}
 
 
@@ -281,16 +319,85 @@ async def the_window_of_a_pe_is_reached_by_the_host_and_by_the_other_pe(dut):
 
 
 @cocotb.test()
-async def hbm_is_reached_through_its_controller(dut):
+async def lines_of_the_hbm_are_spread_over_its_channels(dut):
+    """Each PE reads what the other wrote; answers of the channels come in any order."""
     bench = await start(dut)
-    bench.pes[0].ask(address(1, 64 * 3), tag=1)
-    seen = set()
-    while not bench.pes[0].responses:
+    lines = random.sample(range(CHANNELS * 512), 60)
+    data = {line: random.getrandbits(512) for line in lines}
+    for i, line in enumerate(lines):
+        bench.pes[i % 2].ask(address(1, 64 * line), tag=i, data=data[line])
+    await bench.until(lambda: sum(len(port.responses) for port in bench.pes) == 60)
+    for i, line in enumerate(lines):
+        bench.pes[1 - i % 2].ask(address(1, 64 * line), tag=100 + i)
+    await bench.until(lambda: sum(len(port.responses) for port in bench.pes) == 120)
+    for port in bench.pes:
+        for answer in port.responses:
+            assert answer.error == AccessError.NONE
+            assert answer.write or answer.data == data[lines[answer.tag - 100]]
+    for number, channel in enumerate(bench.channels):
+        assert sorted(channel.seen) == sorted(
+            2 * [line // CHANNELS for line in lines if line % CHANNELS == number])
+
+
+async def latency_of_a_read(bench, port):
+    """Cycles from the offer of a request to its answer, nobody in the way."""
+    port.request.rate = port.response.rate = 1
+    port.responses.clear()
+    port.ask(address(0, 64), tag=9)
+    cycles = 0
+    while not port.responses:
         await bench.step()
-        seen |= {pin for pin in ("row", "column")
-                 if int(getattr(dut, f"hbm0__{pin}_command").value) & 1}
-    assert seen == {"row", "column"}
-    assert bench.pes[0].responses[0].data == HBM_DATA
+        cycles += 1
+    return cycles
+
+
+@cocotb.test()
+async def a_bad_pe_is_replaced_and_nobody_sees_a_difference(dut):
+    """Column by column, whatever the bad one does; with the same latency."""
+    bench = await start(dut)
+    usual = [await latency_of_a_read(bench, port) for port in bench.pes]
+    for repair in (1, 1 << 4, 1 | 1 << 4, 2, 0):
+        bench.write(address(3, 7 * 64), repair, mask=255)
+        await bench.until(lambda: bench.responses)
+        assert bench.responses.pop().error == AccessError.NONE
+        assert (await bench.host_reads(address(3, 7 * 64))).data == repair
+        rows = [int(repair >> 4 * column & 15 == 1) for column in range(2)]
+        used = [bench.units[row * 2 + column] for column, row in enumerate(rows)]
+        idle = [unit for unit in bench.units if unit not in used]
+        for unit in idle:       # talks nonsense
+            unit.responses.clear()
+            unit.report.queue.append(random.getrandbits(30))
+            unit.ask(random.getrandbits(48), tag=3)
+        assert [await latency_of_a_read(bench, port) for port in used] == usual
+        bench.slot(SlotKind.LAUNCH, "launch", link.launch_layout(), pe_mask=3, id=repair,
+                   table=address(0, 0))
+        await bench.until(lambda used=used: all(port.launches for port in used))
+        bench.write(address(3, 7 * 64), 0, mask=255)    # not while a packet is under way
+        await bench.until(lambda: bench.responses)
+        assert bench.responses.pop().error == AccessError.ADDRESS
+        assert not bench.completions
+        for port in used:
+            port.report.queue.append(0)
+        await bench.until(lambda: bench.completions)
+        done = bench.completions.pop()
+        assert (done.id, done.code) == (repair, ErrorCode.OK)
+        for unit in idle:
+            assert not unit.launches and not unit.responses and unit.request.offered
+            unit.request.offered = unit.report.offered = None
+            unit.request.valid.value = unit.report.valid.value = 0
+        for port in used:
+            port.launches.clear()
+
+
+@cocotb.test()
+async def a_repair_of_a_row_that_is_not_there_is_refused(dut):
+    bench = await start(dut)
+    for repair in (3, 3 << 4, 15 << 8, 1 << 60):
+        bench.write(address(3, 7 * 64), repair)
+        await bench.until(lambda: bench.responses)
+        expected = AccessError.NONE if repair == 1 << 60 else AccessError.ADDRESS
+        assert bench.responses.pop().error == expected
+    assert (await bench.host_reads(address(3, 7 * 64))).data == 1 << 60
 
 
 @cocotb.test()
@@ -300,8 +407,54 @@ async def identity_is_readable_and_useless_messages_are_counted(dut):
     bench.other.queue.append(SlotKind.RESPONSE.value)
     words = (await bench.host_reads(address(3, 0))).data.to_bytes(64, "little")
     values = [int.from_bytes(words[i:i + 4], "little") for i in range(0, 32, 4)]
-    assert values == [int.from_bytes(b"MXLT", "little"), 1, DIE, 1, 2, 2, 1, 0]
+    assert values == [int.from_bytes(b"MXLT", "little"), 1, DIE, 1, 2, 2, 3, 0]
     assert (await bench.host_reads(address(3, 2 * 64))).data >> 96 & 0xFFFFFFFF in (1, 2)
+
+
+@cocotb.test()
+async def lines_of_the_hbm_go_through_the_slices_that_are_cache(dut):
+    """Written and read through the cache, found in the channels after a flush; errors none."""
+    bench = await start(dut)
+    bench.write(address(3, 7 * 64), 4 << 64, mask=15 << 8)
+    await bench.until(lambda: bench.responses)
+    assert bench.responses.pop().error == AccessError.NONE
+    lines = random.sample(range(CHANNELS * 512), 40)
+    data = {line: random.getrandbits(512) for line in lines}
+    for i, line in enumerate(lines):
+        bench.pes[i % 2].ask(address(1, 64 * line), tag=i, data=data[line])
+    await bench.until(lambda: sum(len(port.responses) for port in bench.pes) == 40, 4000)
+    for i, line in enumerate(lines):
+        bench.pes[1 - i % 2].ask(address(1, 64 * line), tag=100 + i)
+    await bench.until(lambda: sum(len(port.responses) for port in bench.pes) == 80, 4000)
+    for port in bench.pes:
+        for answer in port.responses:
+            assert answer.error == AccessError.NONE
+            assert answer.write or answer.data == data[lines[answer.tag - 100]]
+    counts = (await bench.host_reads(address(3, 8 * 64))).data
+    hits, misses = counts >> 32 * 3 & 0xFFFFFFFF, counts >> 32 * 4 & 0xFFFFFFFF
+    assert hits + misses == 80 and misses >= 40
+    assert any(data[n * CHANNELS + c] != channel.lines.get(n) for c, channel
+               in enumerate(bench.channels) for n in range(512) if n * CHANNELS + c in data)
+    bench.write(address(3, 7 * 64), 0, mask=15 << 8)    # no ways are left: all is written back
+    await bench.until(lambda: bench.responses)
+    bench.responses.clear()
+    for line in lines:
+        bench.read(address(1, 64 * line), tag=lines.index(line))
+    await bench.until(lambda: len(bench.responses) == 40, 4000)
+    for answer in bench.responses:
+        assert answer.data == data[lines[answer.tag]]
+        number, within = lines[answer.tag] % CHANNELS, lines[answer.tag] // CHANNELS
+        assert bench.channels[number].lines[within] == answer.data
+
+
+@cocotb.test()
+async def counters_of_the_channels_are_lines_of_a_region(dut):
+    bench = await start(dut)
+    for number, channel in enumerate(bench.channels):
+        assert (await bench.host_reads(address(4, 64 * number))).data == channel.registers
+    bench.pes[0].ask(address(4, 64), tag=1)
+    await bench.until(lambda: bench.pes[0].responses)
+    assert bench.pes[0].responses[0].data == bench.channels[1].registers
 
 
 @cocotb.test()
@@ -334,9 +487,10 @@ def test_compute(tmp_path, simulator):
     sim.run(Twins(Pair), test_module=__name__, build_dir=tmp_path, simulator=simulator)
 
 
-def test_no_output_of_the_base_follows_an_input_in_the_same_cycle(tmp_path):
+@pytest.mark.parametrize("parameters", [PARAMETERS, JOINED], ids=["alone", "joined"])
+def test_no_output_of_the_base_follows_an_input_in_the_same_cycle(tmp_path, parameters):
     source = tmp_path / "base.il"
-    source.write_text("\n".join(verilog.modules(ComputeBase(PARAMETERS), name="dut").values()))
+    source.write_text("\n".join(verilog.modules(ComputeBase(parameters), name="dut").values()))
     design = libyosys.Design()
     for step in (f"read_rtlil {source}", "hierarchy -top dut", "proc -noopt", "flatten",
                  "opt_clean"):
@@ -353,6 +507,22 @@ def test_packages_have_their_published_structure():
     assert (small.compute_chiplets, small.io_chiplets, small.compute.pes) == (2, 1, 6)
     assert small.sram_bytes == 2 * 16 << 20 and small.compute.local_lines * 64 == 512 << 10
     assert all(key == (p.name, p.size) for key, p in PACKAGES.items())
+
+
+@pytest.mark.parametrize("grid, links", [
+    ((1, 1), []), ((1, 2), [(0, 1, 0)]), ((2, 1), [(0, 1, 0)]),
+    ((2, 2), [(0, 1, 0), (2, 3, 0), (0, 2, 1), (1, 3, 1)])])
+def test_links_join_the_dies_of_a_row_and_of_a_column(grid, links):
+    compute = ComputeParameters(rows=1, columns=2, grid=grid)
+    count = grid[0] * grid[1]
+    shape = Package(name="x", size="x", compute_chiplets=count, io_chiplets=1, compute=compute)
+    assert shape.peer_links == links and len(compute.peers) == sum(grid) - 2
+
+
+def test_a_grid_that_is_not_all_compute_chiplets_is_refused():
+    compute = ComputeParameters(rows=1, columns=2, grid=(1, 2))
+    with pytest.raises(ValueError, match="Grid must have 4 compute chiplets or .1, 1., not .1, 2."):
+        Package(name="x", size="x", compute_chiplets=4, io_chiplets=1, compute=compute)
 
 
 def test_an_unknown_package_is_refused():

@@ -5,13 +5,17 @@ from pathlib import Path
 from host import isa as software
 from rtl.common import isa as hardware
 from rtl.pe import functions, simd_command
-from rtl.pe.interfaces import LINE_BYTES, AccessError, ErrorCode, Unit, UnitState
+from rtl.pe.interfaces import LINE_BYTES, AccessError, ErrorCode, Hint, Unit, UnitState
 
 PAGE = (Path(__file__).parents[2] / "docs" / "programming-model.md").read_text()
 
 
 def numbers(names):
     return {member.name: member.value for member in names}
+
+
+def test_hints_agree():
+    assert numbers(Hint) == numbers(software.Hint)
 
 
 def test_opcodes_agree():
@@ -71,5 +75,5 @@ def test_commands_of_a_unit_that_is_missing_are_unknown():
 
 def test_codes_of_hardware_alone_keep_their_values():
     """The co-simulation's probes and traces rely on them."""
-    assert numbers(AccessError) == {"NONE": 0, "ADDRESS": 1, "POISON": 2}
+    assert numbers(AccessError) == {"NONE": 0, "ADDRESS": 1, "POISON": 2, "LINK_DOWN": 3}
     assert numbers(UnitState) == {"IDLE": 0, "BUSY": 1, "STARVED": 2, "BLOCKED": 3}

@@ -14,8 +14,9 @@ from testbenches.twins import Twins
 
 PES, PATIENCE_LOG2 = 3, 2
 TABLE = 0x4000
-OK, BAD_FIELD, BAD_ADDRESS, WATCHDOG, POISON, ABORTED = (ErrorCode[name].value for name in (
-    "OK", "BAD_FIELD", "BAD_ADDRESS", "WATCHDOG", "POISON", "ABORTED"))
+OK, BAD_FIELD, BAD_ADDRESS, WATCHDOG, POISON, ABORTED, LINK_DOWN = (
+    ErrorCode[name].value for name in (
+        "OK", "BAD_FIELD", "BAD_ADDRESS", "WATCHDOG", "POISON", "ABORTED", "LINK_DOWN"))
 
 
 def bits(layout, **fields):
@@ -216,16 +217,18 @@ async def packets_of_other_pes_overlap_and_of_the_same_keep_their_order(dut):
 
 
 @cocotb.test()
-@cocotb.parametrize(case=["empty", "outside", "misplaced", "address", "poison"])
+@cocotb.parametrize(case=["empty", "outside", "misplaced", "address", "poison", "link_down"])
 async def a_packet_that_cannot_start_is_refused(dut, case):
     bench = await start(dut)
-    bench.errors = {TABLE + 64 * 9: AccessError.POISON if case == "poison" else AccessError.ADDRESS}
+    error = AccessError.__members__.get(case.upper(), AccessError.POISON)
+    bench.errors = {TABLE + 64 * 9: error}
     mask = {"empty": 0, "outside": 1 | 1 << PES}.get(case, 7)
     table = TABLE + 64 * 9 + 4 * (case == "misplaced")
     bench.packet(9, {}, mask=mask, table=table)
     done = await bench.completion()
     code, field = {"empty": (BAD_FIELD, 8), "outside": (BAD_FIELD, 8), "misplaced": (BAD_FIELD, 2),
-                   "address": (BAD_ADDRESS, 2), "poison": (POISON, 2)}[case]
+                   "address": (BAD_ADDRESS, 2), "poison": (POISON, 2),
+                   "link_down": (LINK_DOWN, 2)}[case]
     assert (done["id"], done["code"], done["field"], done["mask"]) == (9, code, field, 0)
     assert done["address"] == (TABLE + 64 * 9 if code in (BAD_ADDRESS, POISON) else 0)
     bench.packet(10, {0: [(OK,)]})

@@ -1,10 +1,11 @@
 """Small dies that the tests of the engine are run on."""
 from amaranth import *
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import cdc, data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from cosim import engine
 from cosim.build import model
+from rtl.common.clockgate import gated_domain
 from rtl.common.place import Place
 
 PHIT_BITS = 96
@@ -129,6 +130,37 @@ class Company(wiring.Component):
             wiring.connect(m, getattr(office, f"pe{i}"), worker)
         m.d.comb += [office.rx_valid.eq(self.rx_valid), office.rx_data.eq(self.rx_data),
                      self.tx_valid.eq(office.tx_valid), self.tx_data.eq(office.tx_data)]
+        return m
+
+
+class TwoClocks(wiring.Component):
+    """Numbers cross from ``clk`` to ``hbm_clk`` and are added up there, by a gated clock.
+
+    ``cycles`` and ``ticks`` count the edges of the clocks since their resets.
+    """
+
+    hbm_clk: In(1)
+    cycles: Out(32)
+    ticks: Out(32)
+    total: Out(32)
+    tx_valid: Out(1)
+    tx_data: Out(PHIT_BITS)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.domains.hbm = hbm = ClockDomain(local=True)
+        m.submodules.reset = cdc.ResetSynchronizer(ResetSignal("sync"), domain="hbm")
+        m.submodules.queue = queue = fifo.AsyncFIFO(width=32, depth=4, w_domain="sync",
+                                                    r_domain="hbm")
+        core = Module()
+        m.submodules.core = DomainRenamer({"sync": "hbm"})(core)
+        gated_domain(core, name="work", enable=ResetSignal("sync") | queue.r_rdy)
+        core.d.work += self.total.eq(self.total + queue.r_data)
+        m.d.comb += [hbm.clk.eq(self.hbm_clk), queue.w_en.eq(self.cycles[0]),
+                     queue.w_data.eq(self.cycles), queue.r_en.eq(1),
+                     self.tx_valid.eq(self.ticks[3]), self.tx_data.eq(Cat(self.total, self.ticks))]
+        m.d.sync += self.cycles.eq(self.cycles + 1)
+        m.d.hbm += self.ticks.eq(self.ticks + 1)
         return m
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cosim import engine
+from cosim.build import model
 from cosim.engine.engine import QUIET, RESET_CYCLES, WATCH
 from testbenches.cosim import parts
 
@@ -132,6 +133,30 @@ def test_killed_worker_is_one_clear_error(victim):
             system.run(1_000_000)
         with pytest.raises(engine.EngineError, match="killed by signal 9"):
             system.run(1)
+
+
+@pytest.mark.parametrize("waves", [False, True])
+def test_second_clock_has_its_share_of_the_edges(waves):
+    """As many as asked for in any stretch, and what crosses between the clocks arrives."""
+    built = model.build(parts.TwoClocks(), waves=waves)
+    watch = [("die", "top", port) for port in ("cycles", "ticks", "total")]
+    for ticks, cycles in ((0, 1), (1, 1), (16, 19), (1600, 1847), (1, 3)):
+        die = engine.Die("die", {"top": built}, second_clock=(ticks, cycles))
+        with engine.Engine([die], watch=watch) as system:
+            system.run(RESET_CYCLES + 1000)
+            assert system.watched(0) == 1000
+            total = (RESET_CYCLES + 1000) * ticks // cycles
+            before = RESET_CYCLES * ticks // cycles
+            late = 0 if total == before else 2      # edges until the reset has crossed
+            assert system.watched(1) == total - before - late
+            sent = range(1, 1000, 2)
+            if 2 * ticks >= cycles:
+                assert system.watched(2) in {sum(sent[:n]) for n in range(480, 500)}
+
+
+def test_second_clock_that_is_faster_is_refused():
+    with pytest.raises(ValueError, match="at most as many edges as the first, not 3 in 2 cycles"):
+        engine.Die("die", {}, second_clock=(3, 2))
 
 
 def test_workers_end_with_their_engine():

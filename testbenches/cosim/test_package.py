@@ -1,5 +1,6 @@
 """Tests of cosim/package.py: a whole package behind the driver, in threads and in processes."""
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,12 @@ from host.program import Program
 TINY = packages.Package(
     name="tiny450", size="sim", compute_chiplets=2, io_chiplets=1,
     compute=packages.ComputeParameters(rows=1, columns=2, local_lines=256, local_banks=4,
-                                       dot_rows=1, mx4_lanes=1, bank_lines=1024, hbm_channels=2,
-                                       hbm_rows=2))
+                                       dot_rows=1, mx4_lanes=1, bank_lines=1024, hbm_tiles=1,
+                                       tile_channels=3, hbm_rows=4))
+# The host's interface on the one compute chiplet, as in the 300.
+TINY_300 = replace(TINY, name="tiny300", compute_chiplets=1, io_chiplets=0,
+                   compute=replace(TINY.compute, host=True, hbm_tiles=2, tile_channels=2))
+JOINED = replace(TINY, name="joined450", compute=replace(TINY.compute, grid=(1, 2)))
 pytestmark = pytest.mark.system
 
 
@@ -44,9 +49,10 @@ def test_registers_identify_the_package():
             package.read_register("nothing")
 
 
+@pytest.mark.parametrize("tiny", [TINY, TINY_300], ids=lambda tiny: tiny.name)
 @pytest.mark.parametrize("region", [Region.SRAM, Region.HBM])
-def test_copies_to_every_die_come_back(region):
-    with Package(TINY) as package:
+def test_copies_to_every_die_come_back(region, tiny):
+    with Package(tiny) as package:
         device = Device(package)
         for die in device.dies:
             content = pattern(3001, die)
@@ -54,9 +60,9 @@ def test_copies_to_every_die_come_back(region):
             device.write(at, content).wait()
             np.testing.assert_array_equal(device.read(at, len(content)), content)
         if region == Region.HBM:
-            lines = pattern(3001, 1)[:1024].reshape(-1, 64)
-            stored = np.concatenate([package.memory(1, f"hbm{i}")[:1024].reshape(-1, 64)
-                                     for i in range(2)])
+            lines = pattern(3001, die)[:1024].reshape(-1, 64)
+            stored = np.concatenate([package.memory(die, f"hbm{i}")[:1024].reshape(-1, 64)
+                                     for i in range(tiny.compute.addresses.channels)])
             assert all((stored == line).all(axis=1).any() for line in lines)
 
 
@@ -94,6 +100,40 @@ def test_programs_give_the_same_hash_however_the_package_is_run(reference, optio
     assert result == reference
     skipped = sum(statistics["skipped_cycles"].values())
     assert skipped == 0 if "gating" in options else skipped > statistics["cycles"]
+
+
+def cross(**options):
+    """The PEs of each die bring data from the other die, HBM or SRAM, and take them back there."""
+    with Package(JOINED, **options) as package:
+        device, rows, moves = Device(package), 90, []
+        assert package.configuration.grid == (1, 2)
+        for die in device.dies:
+            for pe, region in zip(device.pes, (Region.SRAM, Region.HBM), strict=True):
+                content = pattern(64 * rows, 10 * die + pe)
+                source, target = (device.alloc(1 - die, 64 * rows, region) for _ in range(2))
+                device.write(source, content, stream=die)
+                moves.append((die, pe, source, target, content))
+        device.synchronize()
+        events = [device.launch(die, {pe: move(source, target, rows) for at, pe, source, target, _
+                                      in moves if at == die}, stream=die) for die in device.dies]
+        for event in events:
+            assert event.wait().code == Code.OK
+        for _, _, _, target, content in moves:
+            np.testing.assert_array_equal(device.read(target, len(content)), content)
+        return package.cycle, package.statistics()["hashes"]
+
+
+def test_dies_work_with_the_memory_of_each_other():
+    assert cross() == cross(processes=3)
+
+
+def test_error_of_another_die_reaches_the_host():
+    with Package(JOINED) as package:
+        program = Program(local_lines=256)
+        buffer = program.buffer(4)
+        program.dma_in(Operand(buffer, release=4), 1 << 44 | 1 << 39, row_bytes=256)
+        with pytest.raises(DeviceError, match=r"BAD_ADDRESS \(die 0, PE 1"):
+            Device(package).launch(0, {1: program}).wait()
 
 
 def test_error_of_a_program_reaches_the_host():

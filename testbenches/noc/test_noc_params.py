@@ -7,9 +7,14 @@ from rtl.noc.address import AddressMap
 from rtl.noc.endpoints import Requester, Target
 from rtl.noc.mesh import Mesh
 from rtl.noc.packets import MeshLayout, Node, request_packet_layout
+from rtl.noc.peer import PeerBridge, link_tags
 from rtl.noc.router import Router
+from rtl.noc.routes import Ports
 
-PACKET = request_packet_layout()
+LAYOUT = MeshLayout.standard(2, 2)
+PACKET = request_packet_layout(LAYOUT)
+PORTS = Ports(inputs=("EAST",), outputs=(), links=())
+ADDRESSES = AddressMap(LAYOUT, bank_lines=16)
 
 
 @pytest.mark.parametrize("make, message", [
@@ -21,14 +26,44 @@ PACKET = request_packet_layout()
     (lambda: MeshLayout(2, 2, (("x", Node(0, 0, "WEST")), ("y", Node(0, 0, "WEST")))),
      "must have a place of its own"),
     (lambda: MeshLayout.standard(2, 1), "Columns must be an integer of at least 2, not 1"),
-    (lambda: MeshLayout.standard(2, 3, hbm_channels=5), "HBM channels must be at most 4, not 5"),
-    (lambda: AddressMap(MeshLayout.standard(3, 2), bank_lines=16),
-     "SRAM banks must be a power of two, not 6"),
-    (lambda: Target(depth=0), "Depth must be a positive integer, not 0"),
-    (lambda: Target(interleave=3), "Interleave must be a power of two, not 3"),
-    (lambda: Router(PACKET, inputs=("UP",), outputs=(), links=()), "Port must be one of"),
-    (lambda: Router(PACKET, inputs=("EAST",), outputs=(), links=(), depth=1),
+    (lambda: AddressMap(MeshLayout.standard(5, 2), bank_lines=16),
+     "Memory tiles must be a power of two or three times one, not 10"),
+    (lambda: AddressMap(MeshLayout.standard(1, 2), bank_lines=16, hbm_tiles=3, tile_channels=1,
+                        channel_lines=1),
+     "Memory tiles with HBM must be at most 2, the tiles of the mesh, not 3"),
+    (lambda: AddressMap(MeshLayout.standard(1, 2), bank_lines=16, hbm_tiles=1, tile_channels=5,
+                        channel_lines=1),
+     "Pseudo-channels of a tile must be a power of two or three times one, not 5"),
+    (lambda: AddressMap(MeshLayout.standard(1, 2), bank_lines=16, hbm_tiles=2, tile_channels=4,
+                        channel_lines=1 << 32),
+     "HBM of a die must be at most 1099511627776 bytes, not 2199023255552"),
+    (lambda: MeshLayout.standard(2, 3, peers=3), "Peers must be an integer in 0 to 2, not 3"),
+    (lambda: AddressMap(MeshLayout.standard(2, 2), bank_lines=16, grid=(1, 3)),
+     "Grid of dies must have 1 or 2 rows and 1 or 2 columns, not \\(1, 3\\)"),
+    (lambda: AddressMap(MeshLayout.standard(2, 2, peers=1), bank_lines=16, grid=(2, 2)),
+     "Peers must be 2 for a grid of \\(2, 2\\), not 1"),
+    (lambda: Requester(ADDRESSES, ways=("Z",)), "Way must be X or Y, not 'Z'"),
+    (lambda: Requester(ADDRESSES, window=-1), "Window must be a natural number, not -1"),
+    (lambda: PeerBridge(LAYOUT, capacity=0, tags=8), "Capacity must be a positive integer, not 0"),
+    (lambda: PeerBridge(LAYOUT, capacity=1, tags=2),
+     "Tags must be a power of two in 4 to 256, not 2"),
+    (lambda: PeerBridge(LAYOUT, capacity=1, tags=12),
+     "Tags must be a power of two in 4 to 256, not 12"),
+    (lambda: PeerBridge(LAYOUT, capacity=1, tags=512),
+     "Tags must be a power of two in 4 to 256, not 512"),
+    (lambda: PeerBridge(LAYOUT, capacity=1, tags=8, patience_cycles=0),
+     "Patience must be a positive integer, not 0"),
+    (lambda: Target(LAYOUT, depth=0), "Depth must be a positive integer, not 0"),
+    (lambda: Ports(inputs=("UP",), outputs=(), links=()), "Port must be one of .*, not 'UP'"),
+    (lambda: Router(PACKET, layout=LAYOUT, ports=PORTS, ahead=(), depth=1),
      "Depth must be an integer of at least 2, not 1"),
+    (lambda: MeshLayout(2, 3, (), (1, 2)), "Columns must be a multiple of the cluster's 2, not 3"),
+    (lambda: MeshLayout(3, 4, (), (2, 2)), "Rows must be a multiple of the cluster's 2, not 3"),
+    (lambda: MeshLayout(32, 4, (), (2, 2)), "Rows must be an integer in 1 to 30, not 32"),
+    (lambda: MeshLayout(4, 13, (), (1, 13)), r"at most 12 PEs, not \(1, 13\)"),
+    (lambda: MeshLayout(4, 4, (), (0, 2)), r"at most 12 PEs, not \(0, 2\)"),
+    (lambda: MeshLayout.standard(2, 2, cluster=(1, 2)),
+     "Columns must be an integer of at least 4, not 2"),
     (lambda: Mesh(PACKET, MeshLayout.standard(2, 2), sources=("pe9",), targets=()),
      "Node must be one of .*, not 'pe9'"),
 ])
@@ -42,7 +77,39 @@ def test_addresses_must_be_an_address_map():
         Requester(3)
 
 
-def test_hbm_channels_spread_along_the_south_edge_first():
-    layout = MeshLayout.standard(2, 3, hbm_channels=4)
-    assert layout.group("hbm") == [Node(1, 0, "SOUTH"), Node(1, 2, "SOUTH"), Node(1, 1, "SOUTH"),
-                                   Node(0, 2, "NORTH")]
+def test_memory_tiles_stand_at_both_ends_of_the_rows():
+    layout = MeshLayout.standard(2, 3)
+    assert layout.group("tile") == [Node(0, 0, "WEST"), Node(0, 2, "EAST"), Node(1, 0, "WEST"),
+                                    Node(1, 2, "EAST")]
+
+
+def test_peers_are_in_the_south():
+    assert MeshLayout.standard(2, 3, peers=1).group("peer") == [Node(1, 0, "SOUTH")]
+    layout = MeshLayout.standard(2, 3, peers=2)
+    assert layout.group("peer") == [Node(1, 0, "SOUTH"), Node(1, 1, "SOUTH")]
+    assert AddressMap(layout, bank_lines=16, grid=(2, 2)).ways == {
+        "X": Node(1, 0, "SOUTH"), "Y": Node(1, 1, "SOUTH")}
+
+
+@pytest.mark.parametrize("latency, far, tags", [
+    (16, 64, 128), (4, 64, 128), (16, 8, 64), (1, 1, 32), (100, 64, 256), (1000, 64, 256)])
+def test_tags_fill_the_link(latency, far, tags):
+    assert link_tags(latency, far) == tags
+    assert tags == 256 or tags >= 0.75 * (2 * (latency + 12) + far) > tags / 2
+
+
+@pytest.mark.parametrize("make", [
+    lambda: Target(3), lambda: Router(PACKET, layout=3, ports=PORTS, ahead=())])
+def test_layout_must_be_a_mesh_layout(make):
+    with pytest.raises(TypeError, match="Layout must be a MeshLayout, not 3"):
+        make()
+
+
+def test_pes_of_a_cluster_are_numbered_over_the_whole_grid():
+    layout = MeshLayout.standard(4, 6, cluster=(2, 3))
+    assert (layout.router_rows, layout.router_columns) == (2, 2)
+    assert layout.nodes["pe0"] == Node(0, 0, "LOCAL0")
+    assert layout.nodes["pe3"] == Node(0, 1, "LOCAL0")
+    assert layout.nodes["pe8"] == Node(0, 0, "LOCAL5")
+    assert layout.nodes["pe23"] == Node(1, 1, "LOCAL5")
+    assert len(layout.group("pe")) == 24 and len(layout.group("tile")) == 4

@@ -3,7 +3,7 @@ from cocotb.triggers import RisingEdge
 
 ADDRESS, TAG, DATA = 48, 8, 512
 LINE = 64
-ERROR_ADDRESS, ERROR_POISON = 1, 2
+ERROR_ADDRESS, ERROR_POISON, ERROR_LINK_DOWN = 1, 2, 3
 
 
 def mask_bits(mask):

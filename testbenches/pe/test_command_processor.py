@@ -6,7 +6,12 @@ from cocotb.triggers import ClockCycles, ReadOnly, RisingEdge
 
 from rtl.pe.command_processor import CommandProcessor
 from testbenches import sim
-from testbenches.pe.memory_model import ERROR_ADDRESS, ERROR_POISON, MemoryModel
+from testbenches.pe.memory_model import (
+    ERROR_ADDRESS,
+    ERROR_LINK_DOWN,
+    ERROR_POISON,
+    MemoryModel,
+)
 from testbenches.twins import Twins
 
 LINES = 64
@@ -17,7 +22,7 @@ ROUTES = {0x10: (0,), 0x11: (1,), 0x12: (0,), 0x20: (2,), 0x21: (3, 4), 0x22: (3
           0x30: (5,), 0x40: (6,)}
 COUNT = 8       # units
 (OK, BAD_COMMAND, BAD_FIELD, CB_TOO_SMALL, BAD_ADDRESS, WATCHDOG, POISON,
- ABORTED) = range(8)
+ ABORTED, LINK_DOWN) = range(9)
 
 
 def command(opcode, *words, tag=0):
@@ -241,7 +246,8 @@ async def bad_command_ends_the_program(dut, case):
 
 
 @cocotb.test()
-@cocotb.parametrize(kind=[(ERROR_ADDRESS, BAD_ADDRESS), (ERROR_POISON, POISON)])
+@cocotb.parametrize(kind=[(ERROR_ADDRESS, BAD_ADDRESS), (ERROR_POISON, POISON),
+                          (ERROR_LINK_DOWN, LINK_DOWN)])
 async def fetch_error_counts_only_when_its_command_is_reached(dut, kind):
     """An error past ``END`` is nobody's business; one before it ends the program."""
     rng, memory, units, tasks = await start(dut, 7)

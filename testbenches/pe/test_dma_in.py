@@ -6,7 +6,7 @@ import numpy as np
 
 from cosim.golden.moves import Rows, rows_in
 from rtl.pe.dma_in import DmaIn
-from rtl.pe.interfaces import ErrorCode
+from rtl.pe.interfaces import ErrorCode, Hint
 from testbenches import sim
 from testbenches.pe.unit_bench import Bench, address_of, command, error_of, operand, seed
 from testbenches.twins import Twins
@@ -16,10 +16,10 @@ DATA, INDEX = 3, 5
 BUFFERS = {DATA: [5, 31], INDEX: [40, 9]}
 
 
-def dma(rows, *, tag=0, offset=0, release=0, indexed=None, limit=0):
+def dma(rows, *, tag=0, offset=0, release=0, indexed=None, limit=0, hint=0):
     """``DMA_IN``, or ``GATHER`` with the offset of its index operand and a limit of indices."""
-    words = {"w4": rows.address, "w5": rows.address >> 32, "w6": rows.rows, "w7": rows.row_bytes,
-             "w8": rows.stride, "w9": rows.local_stride, "w10": rows.offset}
+    words = {"w1": hint, "w4": rows.address, "w5": rows.address >> 32, "w6": rows.rows,
+             "w7": rows.row_bytes, "w8": rows.stride, "w9": rows.local_stride, "w10": rows.offset}
     if indexed is not None:
         words |= operand(12, INDEX, offset=indexed) | {"w11": limit}
     return command(0x10 if indexed is None else 0x12, tag,
@@ -105,19 +105,19 @@ async def gathered_one_line_rows_follow_each_other(dut):
 
 
 @cocotb.test()
-async def thirty_two_reads_are_under_way_and_no_more(dut):
+async def sixty_four_reads_are_under_way_and_no_more(dut):
     bench = await new_bench(dut, ready=1.0)
     bench.silent = True
     bench.commands += [dma(Rows(address=0, rows=1, row_bytes=20 * 64), tag=1, release=1),
-                       dma(Rows(address=4096, rows=1, row_bytes=31 * 64), tag=2, release=2)]
-    for _ in range(80):
+                       dma(Rows(address=4096, rows=1, row_bytes=50 * 64), tag=2, release=2)]
+    for _ in range(120):
         await bench.step()
-    assert len(bench.pending) == 32, "the second job's reads start behind those of the first"
+    assert len(bench.pending) == 64, "the second job's reads start behind those of the first"
     assert [r["address"] for r in bench.requests[20:22]] == [4096, 4160]
     assert dut.outstanding.value and not dut.unit__idle.value
     bench.silent = False
     await bench.finish()
-    assert bench.most == 32 and len(bench.requests) == 51 and not dut.outstanding.value
+    assert bench.most == 64 and len(bench.requests) == 70 and not dut.outstanding.value
     assert bench.releases == [(DATA, 1, 1), (DATA, 1, 2)]
 
 
@@ -141,6 +141,27 @@ async def jobs_end_in_order_and_only_when_written(dut):
         await bench.until(lambda before=before: bench.writes > before)
     await bench.finish()
     assert bench.releases == [(DATA, 1, 4), (DATA, 1, 1)]
+
+
+@cocotb.test()
+@cocotb.parametrize(indexed=[None, 0])
+async def hints_go_with_every_read_of_their_command(dut, indexed):
+    """Jobs of all hints follow each other; what is prefetched does not come."""
+    bench = await new_bench(dut, ready=0.8)
+    expected, asked = bench.local.copy(), []
+    bench.local[40 * 64:41 * 64] = expected[40 * 64:41 * 64] = 0    # indices
+    for n in range(12):
+        hint = random.choice(list(Hint))
+        rows = Rows(address=4096 * n, rows=2, row_bytes=random.choice([64, 160]), stride=256,
+                    local_stride=192, offset=512 * (n % 4))
+        if hint != Hint.PREFETCH:
+            rows_in(expected, bench.far, rows, bench.place(DATA, 1),
+                    [0, 0] if indexed is not None else None)
+        asked += [hint.value] * (2 * -(-rows.row_bytes // 64))
+        bench.commands.append(dma(rows, indexed=indexed, hint=hint.value))
+        await bench.finish()
+    assert [request["hint"] for request in bench.requests] == asked
+    assert np.array_equal(bench.local, expected)
 
 
 @cocotb.test()
@@ -170,7 +191,7 @@ async def an_index_past_its_limit_ends_the_job(dut, at):
 
 @cocotb.test()
 @cocotb.parametrize(case=[
-    (5, {"address": 1 << 48}), (6, {"rows": 0}), (7, {"row_bytes": 0}),
+    (1, 4), (1, 1 << 31), (5, {"address": 1 << 48}), (6, {"rows": 0}), (7, {"row_bytes": 0}),
     (9, {"rows": 2, "local_stride": 31 * 64}), (10, {"offset": 31 * 64}), (12, None)])
 async def bad_field_is_refused_after_the_job_before_it(dut, case):
     field, change = case
@@ -178,7 +199,9 @@ async def bad_field_is_refused_after_the_job_before_it(dut, case):
     good = Rows(address=0, rows=3, row_bytes=100, stride=100, local_stride=100)
     expected = bench.local.copy()
     rows_in(expected, bench.far, good, bench.place(DATA, 1))
-    if change is None:
+    if isinstance(change, int):
+        bad = dma(good, tag=7, hint=change)
+    elif change is None:
         bad = command(0x12, 7, **operand(2, DATA), w6=1, w7=1)
     else:
         bad = dma(Rows(**({"address": 0, "rows": 1, "row_bytes": 8} | change)), tag=7)
@@ -212,7 +235,7 @@ async def largest_stride_and_offset_are_taken(dut):
 
 
 @cocotb.test()
-@cocotb.parametrize(error=[1, 2], job=[0, 1])
+@cocotb.parametrize(error=[1, 2, 3], job=[0, 1])
 async def error_response_stops_the_unit_when_all_have_come_back(dut, error, job):
     bench = await new_bench(dut, latency=(30, 60))
     rows = [Rows(address=8192 * n, rows=3, row_bytes=320, stride=320, local_stride=320,
@@ -220,7 +243,7 @@ async def error_response_stops_the_unit_when_all_have_come_back(dut, error, job)
     before, place = bench.local.copy(), bench.place(DATA, 1, job)  # job 0 releases a line
     bench.faults = {8192 * job + 64 * n: error for n in (7, 9, 12)}
     bench.commands += [dma(r, tag=40 + n, release=n + 1) for n, r in enumerate(rows)]
-    code = ErrorCode.BAD_ADDRESS if error == 1 else ErrorCode.POISON
+    code = (ErrorCode.BAD_ADDRESS, ErrorCode.POISON, ErrorCode.LINK_DOWN)[error - 1]
     assert await bench.fail() == (code.value, 0, 40 + job)
     assert address_of(dut) == bench.failed[0]
     assert not bench.pending and not dut.outstanding.value

@@ -16,10 +16,10 @@ DATA = 3
 BUFFERS = {DATA: [5, 31]}
 
 
-def dma(rows, *, tag=0, offset=0, release=0):
-    return command(0x11, tag, **operand(2, DATA, offset=offset, release=release), w4=rows.address,
-                   w5=rows.address >> 32, w6=rows.rows, w7=rows.row_bytes, w8=rows.stride,
-                   w9=rows.local_stride, w10=rows.offset)
+def dma(rows, *, tag=0, offset=0, release=0, hint=0):
+    return command(0x11, tag, **operand(2, DATA, offset=offset, release=release), w1=hint,
+                   w4=rows.address, w5=rows.address >> 32, w6=rows.rows, w7=rows.row_bytes,
+                   w8=rows.stride, w9=rows.local_stride, w10=rows.offset)
 
 
 async def new_bench(dut, **options):
@@ -57,6 +57,20 @@ async def rows_of_every_alignment_arrive(dut, ready):
 
 
 @cocotb.test()
+async def hints_go_with_every_write_of_their_command(dut):
+    bench = await new_bench(dut, ready=0.8)
+    asked = []
+    for n in range(10):
+        hint = random.getrandbits(1)
+        rows = Rows(address=2048 * n, rows=2, row_bytes=random.choice([64, 160]), stride=256,
+                    local_stride=192)
+        asked += [hint] * (2 * -(-rows.row_bytes // 64))
+        bench.commands.append(dma(rows, hint=hint))
+    await bench.finish()
+    assert [request["hint"] for request in bench.requests] == asked
+
+
+@cocotb.test()
 @cocotb.parametrize(row_bytes=[64, 640], skew=[0, 9])
 async def rows_move_a_line_a_cycle_when_aligned_alike(dut, row_bytes, skew):
     """30 lines cost 30 cycles and the latency, whatever the length of the rows."""
@@ -79,15 +93,15 @@ async def rows_move_a_line_a_cycle_when_aligned_alike(dut, row_bytes, skew):
 
 
 @cocotb.test()
-async def thirty_two_writes_are_under_way_and_no_more(dut):
+async def sixty_four_writes_are_under_way_and_no_more(dut):
     """The second job's writes start behind those of the first; they end in order."""
     bench = await new_bench(dut, ready=1.0)
     bench.silent = True
     bench.commands += [dma(Rows(address=0, rows=1, row_bytes=20 * 64), tag=1, release=1),
-                       dma(Rows(address=4096, rows=1, row_bytes=31 * 64), tag=2, release=2)]
-    for _ in range(80):
+                       dma(Rows(address=4096, rows=1, row_bytes=50 * 64), tag=2, release=2)]
+    for _ in range(120):
         await bench.step()
-    assert len(bench.pending) == 32
+    assert len(bench.pending) == 64
     assert [r["address"] for r in bench.requests[20:22]] == [4096, 4160]
     assert dut.outstanding.value and not dut.unit__idle.value
     late, bench.pending, bench.silent = bench.pending[19], bench.pending[:], False
@@ -97,13 +111,13 @@ async def thirty_two_writes_are_under_way_and_no_more(dut):
     assert not bench.releases and dut.outstanding.value and not bench.pending
     bench.pending.append(late)
     await bench.finish()
-    assert len(bench.requests) == 51 and not dut.outstanding.value
+    assert len(bench.requests) == 70 and not dut.outstanding.value
     assert bench.releases == [(DATA, 0, 1), (DATA, 0, 2)]
 
 
 @cocotb.test()
 @cocotb.parametrize(case=[
-    (5, {"address": 1 << 63}), (6, {"rows": 0}), (7, {"row_bytes": 0}),
+    (1, 2), (1, 3), (1, 4), (5, {"address": 1 << 63}), (6, {"rows": 0}), (7, {"row_bytes": 0}),
     (9, {"rows": 2, "local_stride": 31 * 64}), (10, {"offset": 31 * 64})])
 async def bad_field_is_refused_after_the_job_before_it(dut, case):
     field, change = case
@@ -111,8 +125,11 @@ async def bad_field_is_refused_after_the_job_before_it(dut, case):
     good = Rows(address=0, rows=3, row_bytes=100, stride=100, local_stride=100)
     expected = bench.far.copy()
     rows_out(bench.local, expected, good, bench.place(DATA, 0))
-    bad = Rows(**({"address": 0, "rows": 1, "row_bytes": 8} | change))
-    bench.commands += [dma(good, tag=6, release=5), dma(bad, tag=7), dma(good, tag=8)]
+    if isinstance(change, int):
+        bad = dma(good, tag=7, hint=change)
+    else:
+        bad = dma(Rows(**({"address": 0, "rows": 1, "row_bytes": 8} | change)), tag=7)
+    bench.commands += [dma(good, tag=6, release=5), bad, dma(good, tag=8)]
     assert await bench.fail() == (ErrorCode.BAD_FIELD.value, field, 7)
     for _ in range(30):
         await bench.step()
@@ -126,14 +143,14 @@ async def bad_field_is_refused_after_the_job_before_it(dut, case):
 
 
 @cocotb.test()
-@cocotb.parametrize(error=[1, 2], job=[0, 1])
+@cocotb.parametrize(error=[1, 2, 3], job=[0, 1])
 async def error_response_stops_the_unit_when_all_have_come_back(dut, error, job):
     bench = await new_bench(dut, latency=(30, 60))
     rows = [Rows(address=8192 * n, rows=3, row_bytes=640, stride=640, local_stride=640, offset=3)
             for n in range(2)]
     bench.faults = {8192 * job + 64 * n: error for n in (7, 9, 12)}
     bench.commands += [dma(r, tag=40 + n, release=n + 1) for n, r in enumerate(rows)]
-    code = ErrorCode.BAD_ADDRESS if error == 1 else ErrorCode.POISON
+    code = (ErrorCode.BAD_ADDRESS, ErrorCode.POISON, ErrorCode.LINK_DOWN)[error - 1]
     assert await bench.fail() == (code.value, 0, 40 + job)
     assert address_of(dut) == bench.failed[0]
     assert not bench.pending and not dut.outstanding.value

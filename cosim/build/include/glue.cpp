@@ -48,20 +48,30 @@ API void* model_port(void* handle, uint32_t index) {
     }
 }
 
-// One clock cycle. The inputs are those that the rising edge samples.
-API void model_cycle(void* handle, uint64_t cycle) {
+// One clock cycle, with a rising edge of `hbm_clk` at that of `clk` if `tick` is 1. The inputs are
+// those that the edge samples.
+API void model_cycle(void* handle, uint64_t cycle, uint32_t tick) {
     Model* self = static_cast<Model*>(handle);
     Vmodel* model = self->verilated.get();
 #if @EVALUATIONS@ == 1
     model->p_clk ^= 1;  // registers load on every change of the clock
+#if @SECOND@
+    model->p_hbm_clk ^= tick;
+#endif
     model->eval();
 #else
     model->p_clk = 0;  // the inputs settle while the clock is low, as a clock gate needs it
+#if @SECOND@
+    model->p_hbm_clk = 0;
+#endif
     model->eval();
 #if @WAVES@
     if (self->waves) self->waves->dump(2 * cycle);
 #endif
     model->p_clk = 1;
+#if @SECOND@
+    model->p_hbm_clk = tick;
+#endif
     model->eval();
 #if @WAVES@
     if (self->waves) self->waves->dump(2 * cycle + 1);

@@ -27,6 +27,8 @@ struct Pin {
     bool high() const { return *static_cast<const uint8_t*>(data) != 0; }
 };
 
+struct Model;
+
 inline uint64_t mix(uint64_t hash, uint64_t value) {
     hash = (hash ^ value) * 0x9E3779B97F4A7C15ull;
     return hash ^ (hash >> 29);
@@ -44,6 +46,8 @@ struct Context {
     uint64_t* mailbox = nullptr;                // MAILBOX words, written and read by Python
     uint64_t* hash = nullptr;                   // of the die's traffic
     char* failure = nullptr;                    // FAILURE_BYTES, first one counts
+    bool second = false;                        // stepped at the edges of the second clock only
+    const Model* owner = nullptr;               // whose pins it has, the last of them
 
     static constexpr int COUNTERS = 64, MAILBOX = 16, FAILURE_BYTES = 512;
 
@@ -67,7 +71,7 @@ struct Context {
     }
 };
 
-// A device is stepped once a cycle, before the clock edge. It sees the die's outputs as they stand
+// A device is stepped once a cycle of its clock, before the clock edge. It sees the die's outputs as they stand
 // since the former edge and drives the inputs that this edge samples. It may drive an input as a
 // function of the outputs that it sees: no die has a path from an input to an output.
 class Device {
@@ -75,6 +79,8 @@ class Device {
     virtual ~Device() = default;
     virtual void step(uint64_t cycle) = 0;
     virtual bool idle() const { return true; }  // nothing under way
+    // So many of its cycles pass without `step`, as the model that it is at sleeps.
+    virtual void skip(uint64_t) {}
 };
 
 }  // namespace mxlet

@@ -59,15 +59,22 @@ struct Die {
     uint64_t* quiet = nullptr;     // shared: nothing happened in the last quantum
     uint64_t* evaluations = nullptr;  // shared
     char* failure = nullptr;       // shared
+    uint64_t ticks = 0, per_cycles = 1;  // of the second clock
+
+    // Whether the second clock has an edge in this cycle.
+    bool tick(uint64_t cycle) const {
+        return (cycle + 1) * ticks / per_cycles != cycle * ticks / per_cycles;
+    }
 
     void step(uint64_t cycle, uint64_t reset_cycles) {
         if (cycle == reset_cycles)
             for (auto& model : models) model->pin("rst").set(0);
         for (Channel* channel : inputs) channel->receive(cycle);
+        const bool second = tick(cycle);
+        for (auto& model : models) model->runs = cycle < reset_cycles || !model->sleeps(second);
         if (cycle >= reset_cycles)  // a bus master must be silent during reset (AXI4, A3.1.2)
-            for (auto& device : devices) device->step(cycle);
+            for (size_t i = 0; i < devices.size(); i++) step(*devices[i], *contexts[i], cycle, second);
         for (auto& model : models) {  // all inputs first: they are outputs of the former edge
-            model->runs = cycle < reset_cycles || !model->sleeps();
             if (!model->runs) {
                 ++*model->skipped;
                 continue;
@@ -75,9 +82,17 @@ struct Die {
             for (const Copy& copy : model->copies) copy.apply();
         }
         for (auto& model : models)
-            if (model->runs) model->library->cycle(model->handle, cycle);
+            if (model->runs) model->cycle(cycle, second);
         for (auto& channel : outputs) channel->send(cycle);
         if (!recorder.lanes.empty()) recorder.record(cycle);
+    }
+
+    static void step(Device& device, const Context& context, uint64_t cycle, bool second) {
+        if (context.second) {
+            if (!second || !context.owner->runs) return;
+            if (context.owner->missed) device.skip(context.owner->missed);
+        }
+        device.step(cycle);
     }
 
     void quantum(uint64_t start, uint64_t cycles, uint64_t reset_cycles) {
@@ -85,7 +100,8 @@ struct Die {
         for (uint64_t cycle = start; cycle < start + cycles; cycle++) step(cycle, reset_cycles);
         for (Watch& watch : watches) *watch.value = watch.pin.get();
         bool calm = !sent;
-        for (auto& model : models) calm &= !model->idle || *model->idle;
+        for (auto& model : models)
+            calm &= (!model->idle || *model->idle) && !(model->rest_pin.data && model->runs);
         for (auto& device : devices) calm &= device->idle();
         *quiet = calm;
     }

@@ -49,6 +49,13 @@ API int64_t engine_die(Engine* e, const char* name) {
         return e->dies.size() - 1;
     });
 }
+API int64_t engine_second_clock(Engine* e, uint32_t die, uint64_t ticks, uint64_t per_cycles) {
+    return guarded(e, [&] {
+        e->dies.at(die)->ticks = ticks;
+        e->dies.at(die)->per_cycles = per_cycles;
+        return 0;
+    });
+}
 API int64_t engine_model(Engine* e, uint32_t die, const char* name, const char* path) {
     return guarded(e, [&] {
         static std::map<std::string, std::unique_ptr<Library>> libraries;
@@ -80,11 +87,14 @@ API int64_t engine_gate(Engine* e, uint32_t die, uint32_t model, const char* idl
                         uint64_t linger) {
     return guarded(e, [&] {
         Model& m = model_of(e, die, model);
-        m.idle = static_cast<uint8_t*>(m.pin(idle).data);
+        if (*idle) m.idle = static_cast<uint8_t*>(m.pin(idle).data);
         m.gated = gated;
         m.linger = linger;
         return 0;
     });
+}
+API int64_t engine_break(Engine* e, uint32_t die, uint32_t model) {
+    return guarded(e, [&] { return model_of(e, die, model).broken = true, 0; });
 }
 API int64_t engine_wake(Engine* e, uint32_t die, uint32_t model, uint32_t from, const char* port) {
     return guarded(e, [&] {
@@ -124,13 +134,14 @@ API int64_t engine_channel(Engine* e, const char* name, uint32_t from, uint32_t 
     });
 }
 API int64_t engine_device(Engine* e, uint32_t die, const char* kind, const char* name,
-                          uint8_t* memory, uint64_t bytes) {
+                          uint8_t* memory, uint64_t bytes, uint32_t second) {
     return guarded(e, [&] {
         Die& d = *e->dies.at(die);
         auto context = std::make_unique<Context>();
         context->name = d.name + "." + name;
         context->memory = memory;
         context->memory_bytes = bytes;
+        context->second = second != 0;
         context->counters = e->allocate_words(Context::COUNTERS);
         context->mailbox = e->allocate_words(Context::MAILBOX);
         context->hash = d.hash;
@@ -145,6 +156,7 @@ API int64_t engine_device_pin(Engine* e, uint32_t device, const char* role, uint
                               uint32_t model, const char* port) {
     return guarded(e, [&] {
         e->contexts.at(device)->pins[role] = model_of(e, die, model).pin(port);
+        e->contexts.at(device)->owner = &model_of(e, die, model);
         return 0;
     });
 }

@@ -22,7 +22,7 @@ struct LibraryPort {
 struct Library {
     void* (*create)();
     void* (*port)(void*, uint32_t);
-    void (*cycle)(void*, uint64_t);
+    void (*cycle)(void*, uint64_t, uint32_t);
     int (*waves)(void*, const char*);
     void (*destroy)(void*);
     uint32_t (*port_count)();
@@ -72,6 +72,12 @@ struct Model {
     bool gated = false;
     uint64_t linger = 0, calm = 0;      // cycles that are evaluated, and were seen, after the last
     bool runs = true;                   // in this cycle
+    // Edges of the second clock that a sleeping model has missed, where it wants to be told, and how
+    // many it may miss at most.
+    uint64_t missed = 0;
+    Pin missed_pin, rest_pin;
+    bool broken = false;                // outputs are random
+    uint64_t random = 1;
     uint64_t* skipped = nullptr;        // cycles that were not evaluated
 
     Model(const std::string& name, Library* library)
@@ -79,6 +85,10 @@ struct Model {
         for (uint32_t i = 0; i < library->port_count(); i++) {
             const LibraryPort& port = library->ports()[i];
             pins[port.name] = Pin{library->port(handle, i), port.bits, port.input != 0};
+        }
+        if (pins.count("hbm_rest")) {
+            rest_pin = pins["hbm_rest"];
+            missed_pin = pins["hbm_skipped"];
         }
     }
     ~Model() { library->destroy(handle); }
@@ -90,13 +100,37 @@ struct Model {
             throw std::invalid_argument("Model " + name + " has no port " + port);
         return found->second;
     }
-    // Whether this cycle needs no evaluation: a function of the die's state alone.
-    bool sleeps() {
-        if (!gated) return false;
-        uint8_t awake = !*idle;
+    // Whether this cycle, with an edge of the second clock or not, needs no evaluation: a function
+    // of the die's state alone.
+    bool sleeps(bool second) {
+        if (broken || !gated) return false;
+        uint8_t awake = idle && !*idle;
         for (const uint8_t* pulse : wake) awake |= *pulse;
         calm = awake ? 0 : calm + 1;
-        return calm > linger;
+        if (calm <= linger) return false;
+        if (second && rest_pin.data) {
+            if (missed == rest_pin.get()) return false;
+            missed++;
+        }
+        return true;
+    }
+    void talk_nonsense() {
+        for (uint32_t i = 0; i < library->port_count(); i++) {
+            const LibraryPort& port = library->ports()[i];
+            if (port.input) continue;
+            const Pin pin{library->port(handle, i), port.bits, false};
+            for (uint32_t at = 0; at < pin.bits; at += 8) {
+                random = mix(random, i + 1);
+                const uint32_t left = pin.bits - at;
+                static_cast<uint8_t*>(pin.data)[at / 8] = random >> 32 & (left < 8 ? (1u << left) - 1 : 255);
+            }
+        }
+    }
+    void cycle(uint64_t number, bool second) {
+        if (broken) return talk_nonsense();
+        if (missed_pin.data) missed_pin.set(missed);
+        library->cycle(handle, number, second);
+        if (second) missed = 0;
     }
 };
 

@@ -1,0 +1,59 @@
+"""c = a + b on arrays in HBM, which is bound by memory alone."""
+import numpy as np
+
+from cosim.golden import simd
+from cosim.golden.formats import Format as GoldenFormat
+from host.driver import CHANNEL_BYTES, Device
+from host.isa import Format, Region
+from host.kernels.stream import add
+from host.outcome import Outcome
+from host.transport import open_package
+
+ELEMENTS = 1 << 20      # a die: 6 MiB move, 20 refresh intervals of every package
+
+
+def run(options, elements=ELEMENTS):
+    """Measure the share of the HBM's pins that is used, and compare every element."""
+    rng = np.random.default_rng(3)
+    with open_package(options) as transport:
+        device = Device(transport)
+        dies, c = list(device.dies), device.configuration
+        given = [[random_bf16(rng, elements) for _ in range(2)] for _ in dies]
+        options.step(0, 2, "arrays into HBM")
+        launches = []
+        for die in dies:
+            places = [device.alloc(die, 2 * elements, Region.HBM) for _ in range(3)]
+            for at, data in zip(places, given[die], strict=False):
+                transport.preload(die, at & (1 << 40) - 1, data)
+            programs = add(*places, elements, pes=device.pes)
+            launches.append((places[2], device.prepare(die, programs, stream=die % 4)))
+        device.synchronize()
+        options.step(1, 2, "sums on the package")
+        with device.batch():
+            events = [device.start(prepared, stream=die % 4)
+                      for die, (_, prepared) in enumerate(launches)]
+        cycles = max(event.wait().cycles for event in events)
+        sums = [transport.peek(die, at & (1 << 40) - 1, 2 * elements).view(np.uint16)
+                for die, (at, _) in enumerate(launches)]
+    bf16 = GoldenFormat.BF16
+    expected = [simd.simd(a[None], b[None], format0=bf16, format1=bf16,
+                          operation=simd.Operation.ADD, destination=bf16)[0] for a, b in given]
+    pins = c.hbm_channels * CHANNEL_BYTES * c.hbm_megahertz / c.core_megahertz
+    outcome = Outcome("stream_add", options.package)
+    outcome.metrics = {
+        "hbm_fraction": 3 * 2 * elements / cycles / pins, "cycles": cycles,
+        "bytes_per_cycle_and_die": 6 * elements / cycles, "pins_bytes_per_cycle_and_die": pins,
+        "gigabytes_per_second": 6 * elements * len(dies) / cycles * c.core_megahertz / 1e3,
+        "elements_compared": elements * len(dies)}
+    outcome.checks = {"bit_exact": all(np.array_equal(got, want) for got, want
+                                       in zip(sums, expected, strict=True))}
+    outcome.config = {"elements_of_a_die": elements, "format": Format.BF16.name,
+                      "pes": len(device.pes) * len(dies)}
+    return outcome
+
+
+def random_bf16(rng, count):
+    """Random BF16 patterns near 1, of both signs."""
+    exponents = rng.integers(120, 134, count, dtype=np.uint16) << 7
+    return rng.integers(0, 2, count, dtype=np.uint16) << 15 | exponents | rng.integers(
+        0, 128, count, dtype=np.uint16)

@@ -1,0 +1,1 @@
+"""Controller of one pseudo-channel of an HBM stack."""

@@ -1,0 +1,1 @@
+"""Proofs by model checking; ``make formal`` runs them."""

@@ -1,0 +1,27 @@
+"""Tests of host/boot.py."""
+import pytest
+
+from host.boot import BootError, Settings
+from testbenches.host_fake import Configuration
+
+
+def test_configuration_of_each_die():
+    c = Configuration(dies=3)
+    settings = Settings(bad_pes=((0, 0, 0), (0, 2, 1), (2, 1, 2), (2, 1, 2)))
+    assert settings.lines(c) == {0: 1 | 3 << 4, 2: 2 << 8}
+    assert Settings().lines(c) == {}
+    assert Settings(cache_ways=4, scrub_log2=10).lines(c) == dict.fromkeys(
+        range(3), 4 << 64 | 10 << 72)
+    assert Settings(cache_ways=4).lines(Configuration(dies=1, hbm_channels=0)) == {}
+
+
+@pytest.mark.parametrize("settings, message", [
+    (Settings(bad_pes=((0, 0, 1), (0, 2, 1))),
+     "Column 1 of die 0 has two bad PEs, in rows 0 and 2, and one spare"),
+    (Settings(bad_pes=((0, 3, 1),)), "Bad PE 0:3:1 does not exist"),
+    (Settings(bad_pes=((2, 0, 0),)), "Bad PE 2:0:0 does not exist; dies are 0 to 1"),
+    (Settings(cache_ways=9), "Cache ways must be 0 to 8, not 9"),
+    (Settings(scrub_log2=32), "Scrub time must be 0 to 31, not 32")])
+def test_what_cannot_be_is_refused(settings, message):
+    with pytest.raises(BootError, match=message):
+        settings.lines(Configuration())
