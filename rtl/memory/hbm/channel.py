@@ -17,7 +17,11 @@ from rtl.memory.hbm.timing import (
     column_command_layout,
     row_command_layout,
 )
-from rtl.memory.interfaces import channel_request_layout, channel_response_layout
+from rtl.memory.interfaces import (
+    CHANNEL_LINE_BITS,
+    channel_request_layout,
+    channel_response_layout,
+)
 from rtl.pe.interfaces import AccessError
 
 TICKS = 4               # between two refreshes; a bank without requests for so long rests
@@ -108,7 +112,7 @@ class HbmChannel(wiring.Component):
             raise TypeError(f"Timing must be an HbmTiming, not {timing!r}")
         if not isinstance(rows, int) or rows < 2 or rows & (rows - 1):
             raise ValueError(f"Rows must be a power of two of at least 2, not {rows!r}")
-        most = 1 << (LINE_NUMBER_BITS - 4 - COLUMN_BITS)
+        most = 1 << (CHANNEL_LINE_BITS - 4 - COLUMN_BITS)
         if rows > most:
             raise ValueError(f"Rows must be a power of two of at most {most}, not {rows!r}")
         if not isinstance(all_banks, bool):
