@@ -3,13 +3,15 @@ import numpy as np
 
 from cosim.golden import simd
 from cosim.golden.formats import Format as GoldenFormat
-from host.driver import CHANNEL_BYTES, Device
+from host.bench import stream_read
+from host.driver import Device
 from host.isa import Format, Region
 from host.kernels.stream import add
+from host.losses import HbmCounts
 from host.outcome import Outcome
 from host.transport import open_package
 
-ELEMENTS = 1 << 20      # a die: 6 MiB move, 20 refresh intervals of every package
+ELEMENTS = 1 << 22      # a die: 24 MiB move, more than 20 refresh intervals of every package
 
 
 def run(options, elements=ELEMENTS):
@@ -29,22 +31,24 @@ def run(options, elements=ELEMENTS):
             launches.append((places[2], device.prepare(die, programs, stream=die % 4)))
         device.synchronize()
         options.step(1, 2, "sums on the package")
+        before = HbmCounts.read(device)
         with device.batch():
             events = [device.start(prepared, stream=die % 4)
                       for die, (_, prepared) in enumerate(launches)]
         cycles = max(event.wait().cycles for event in events)
+        losses = HbmCounts.read(device).since(before)
         sums = [transport.peek(die, at & (1 << 40) - 1, 2 * elements).view(np.uint16)
                 for die, (at, _) in enumerate(launches)]
     bf16 = GoldenFormat.BF16
     expected = [simd.simd(a[None], b[None], format0=bf16, format1=bf16,
                           operation=simd.Operation.ADD, destination=bf16)[0] for a, b in given]
-    pins = c.hbm_channels * CHANNEL_BYTES * c.hbm_megahertz / c.core_megahertz
+    pins = stream_read.pins(c)
     outcome = Outcome("stream_add", options.package)
     outcome.metrics = {
         "hbm_fraction": 3 * 2 * elements / cycles / pins, "cycles": cycles,
         "bytes_per_cycle_and_die": 6 * elements / cycles, "pins_bytes_per_cycle_and_die": pins,
         "gigabytes_per_second": 6 * elements * len(dies) / cycles * c.core_megahertz / 1e3,
-        "elements_compared": elements * len(dies)}
+        "elements_compared": elements * len(dies), **losses.metrics()}
     outcome.checks = {"bit_exact": all(np.array_equal(got, want) for got, want
                                        in zip(sums, expected, strict=True))}
     outcome.config = {"elements_of_a_die": elements, "format": Format.BF16.name,

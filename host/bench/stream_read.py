@@ -1,30 +1,44 @@
 """How fast a package reads its HBM: the maximum of every run of 512 numbers."""
 import numpy as np
 
+from host.driver import CHANNEL_BYTES
 from host.isa import Region
-from host.kernels.stream import CHUNK, maxima
+from host.kernels.stream import ROW, ROWS, maxima, maxima_places
+from host.losses import HbmCounts
 
-CHUNKS = 480        # a die: 3.75 MiB
+CYCLES = 40000      # about, of a run: starting and ending costs less than a hundredth of them
 
 
-def measure(device, chunks=CHUNKS):
-    """Bytes a cycle that the package reads on all dies, and whether every maximum is right."""
-    rng, count, launches = np.random.default_rng(4), chunks * CHUNK * 16, []
+def pins(configuration):
+    """Bytes that the pins of a die's HBM carry in a cycle of its other clock."""
+    c = configuration
+    return c.hbm_channels * CHANNEL_BYTES * c.hbm_megahertz / c.core_megahertz
+
+
+def measure(device, cycles=CYCLES):
+    """Bytes a cycle that the package reads on all dies, if every maximum is right, and losses."""
+    pes = len(device.pes)
+    lines = ROW * ROWS * pes * max(1, round(cycles * pins(device.configuration)
+                                            / (64 * ROW * ROWS * pes)))
+    rng, count, launches = np.random.default_rng(4), lines * 16, []
     transport = device.transport
     for die in device.dies:
         values = rng.standard_normal(count).astype("<f4")
-        at, out = device.alloc(die, values.nbytes, Region.HBM), device.alloc(die, chunks * 64)
+        at, out = device.alloc(die, values.nbytes, Region.HBM), device.alloc(die, lines // 2)
         transport.preload(die, at & (1 << 40) - 1, values)
         programs = maxima(at, out, count, pes=device.pes)
         launches.append((values, at, out, device.prepare(die, programs, stream=die % 4)))
     device.synchronize()
+    before = HbmCounts.read(device)
     with device.batch():
         events = [device.start(launch[-1], stream=die % 4) for die, launch in enumerate(launches)]
     cycles = max(event.wait().cycles for event in events)
-    exact = True
+    losses, exact = HbmCounts.read(device).since(before), True
+    order = maxima_places(count, pes)
     for die, (values, at, out, _) in enumerate(launches):
-        got = device.read(out, chunks * 64, stream=die % 4).view("<f4").reshape(-1, 16)[:, :4]
-        exact &= np.array_equal(got.reshape(-1), values.reshape(-1, 512).max(axis=1))
+        got = device.read(out, lines // 2, stream=die % 4).view("<f4").reshape(-1, 16)[:, :4]
+        wanted = values.reshape(-1, 512).max(axis=1)[order]
+        exact &= np.array_equal(got.reshape(-1), wanted)
         device.free(at)
         device.free(out)
-    return 4 * count * len(launches) / cycles, exact
+    return 4 * count * len(launches) / cycles, exact, losses

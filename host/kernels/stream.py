@@ -1,10 +1,37 @@
 """Streams of memory through the PEs: element-wise work on arrays of any length."""
+from dataclasses import dataclass
+
 from host.isa import LINE, Binary, Format, Reduce
 from host.kernels.rows import array
 from host.program import Program
 
-CHUNK = 128     # lines that a command moves: long enough to hide its start; this project's choice
-DEEP = 3        # chunks of each array in local memory: one that comes, one in use, one to spare
+DEEP = 3        # pieces of each array in local memory: one that comes, one in use, one to spare
+RUN = 8         # lines that a PE adds before those of the next PE; this project's choice
+RUNS = 64       # of these in a piece at most: long enough to hide its start; this project's choice
+
+
+@dataclass(frozen=True)
+class Piece:
+    """``runs`` runs of ``lines`` lines each, the first at line ``at``, a stride apart."""
+
+    at: int
+    runs: int
+    lines: int
+
+
+def pieces(total, run, most, number, parts):
+    """What part ``number`` of ``parts`` does of ``total`` lines: :class:`Piece` of ``most`` runs.
+
+    Runs go to the parts in turn, so that all of them work in the same rows of the HBM: one that is
+    ahead waits for rows to be opened, those behind it find them open and catch up.
+    """
+    whole = total // run
+    for first in range(0, whole, parts * most):
+        mine = (min(parts * most, whole - first) - number + parts - 1) // parts
+        if mine > 0:
+            yield Piece((first + number) * run, mine, run)
+    if total % run and whole % parts == number:
+        yield Piece(whole * run, 1, total % run)
 
 
 def elements_of(form):
@@ -15,76 +42,97 @@ def elements_of(form):
 def add(a, b, c, count, *, pes, form=Format.BF16, local_lines=8192):
     """Programs by PE: c = a + b, arrays of ``count`` elements that start on lines.
 
-    Chunks go to the PEs in turn, so that all of them work in the same rows of the HBM. What lies
-    behind the last element in its line is overwritten. FP32 sums are rounded to ``form``.
+    What lies behind the last element in its line is overwritten. FP32 sums are rounded to
+    ``form``.
     """
     if form not in (Format.BF16, Format.FP16, Format.FP32):
         raise ValueError(f"Format must be BF16, FP16 or FP32, not {form.name}")
     if count < 1:
         raise ValueError(f"Count must be positive, not {count}")
-    total, programs = -(-count // elements_of(form)), {}
-    chunks = [(at, min(CHUNK, total - at)) for at in range(0, total, CHUNK)]
+    most = min(RUNS, local_lines // (3 * DEEP * RUN))
+    programs = {}
     for number, pe in enumerate(pes):
-        mine = chunks[number::len(pes)]
+        mine = list(pieces(-(-count // elements_of(form)), RUN, most, number, len(pes)))
         if mine:
-            programs[pe] = _add(mine, a, b, c, form, local_lines)
+            programs[pe] = _add(mine, a, b, c, form, local_lines, len(pes) * RUN * LINE)
     return programs
 
 
-def _add(chunks, a, b, c, form, local_lines):
+def _add(mine, a, b, c, form, local_lines, stride):
     """The program of one PE: loads run ahead of the sums as far as local memory goes."""
     p = Program(local_lines=local_lines)
-    size = DEEP * CHUNK
+    size = DEEP * max(piece.runs * piece.lines for piece in mine)
     sources, target = [p.buffer(size) for _ in range(2)], p.buffer(size)
 
-    def bring(chunk):
-        at, lines = chunk
+    def bring(piece):
         for cb, place in zip(sources, (a, b), strict=True):
-            p.dma_in(array(cb, lines), place + at * LINE, row_bytes=lines * LINE)
-    for chunk in chunks[:DEEP - 1]:
-        bring(chunk)
-    for number, (at, lines) in enumerate(chunks):
-        if number + DEEP - 1 < len(chunks):
-            bring(chunks[number + DEEP - 1])
+            p.dma_in(array(cb, piece.runs * piece.lines), place + piece.at * LINE,
+                     **walk(piece, stride))
+    for piece in mine[:DEEP - 1]:
+        bring(piece)
+    for number, piece in enumerate(mine):
+        if number + DEEP - 1 < len(mine):
+            bring(mine[number + DEEP - 1])
+        lines = piece.runs * piece.lines
         p.simd(array(sources[0], lines), array(target, lines), rows=1,
                columns=lines * elements_of(form), op=Binary.ADD, src1=array(sources[1], lines),
                form=form, src_format=form, src1_format=form)
-        p.dma_out(array(target, lines), c + at * LINE, row_bytes=lines * LINE)
+        p.dma_out(array(target, lines), c + piece.at * LINE, **walk(piece, stride))
     return p
 
 
+def walk(piece, stride):
+    """Fields of a DMA command for a piece that is dense in local memory."""
+    several = piece.runs > 1
+    return {"rows": piece.runs, "row_bytes": piece.lines * LINE,
+            "remote_stride": stride * several, "local_stride": piece.lines * LINE * several}
+
+
 ROW = 32        # lines of a row whose maximum is taken
+AHEAD = 4       # pieces that come while one is in use; with more the last ones wait to be used
+ROWS = 4        # of these in a piece: their maxima are a quarter of a line
 
 
 def maxima(a, out, count, *, pes, local_lines=8192):
     """Programs by PE: the maximum of each run of 512 of ``count`` FP32 numbers.
 
-    The four maxima of a chunk of 2,048 numbers go to a line of ``out``: nearly all of the traffic
-    is that of reading. :exc:`ValueError` unless the chunks are whole.
+    Each PE writes a line of ``out`` for every 2,048 numbers that it reads, so nearly all of the
+    traffic is that of reading; :func:`maxima_places` tells whose maxima they are.
+    :exc:`ValueError` unless all PEs read the same number of whole lines of maxima.
     """
-    if count < 1 or count % (CHUNK * elements_of(Format.FP32)):
-        raise ValueError(f"Count must be a positive multiple of {CHUNK * 16}, not {count}")
-    chunks, programs = range(count // (CHUNK * 16)), {}
-    for number, pe in enumerate(pes):
-        if mine := chunks[number::len(pes)]:
-            programs[pe] = _maxima(mine, a, out, local_lines)
-    return programs
+    step = ROW * ROWS * len(pes)
+    if count < 1 or count % (step * elements_of(Format.FP32)):
+        raise ValueError(f"Count must be a positive multiple of "
+                         f"{step * elements_of(Format.FP32)}, not {count}")
+    total = count // elements_of(Format.FP32)
+    return {pe: _maxima(list(pieces(total, ROW, ROWS, number, len(pes))), a,
+                        out + number * (total // step) * LINE, local_lines,
+                        len(pes) * ROW * LINE)
+            for number, pe in enumerate(pes)}
 
 
-def _maxima(chunks, a, out, local_lines):
+def maxima_places(count, pes):
+    """Number of the run of 512 that each maximum is of, in the order in which they are written."""
+    total = count // elements_of(Format.FP32)
+    return [piece.at // ROW + row * pes for number in range(pes)
+            for piece in pieces(total, ROW, ROWS, number, pes) for row in range(ROWS)]
+
+
+def _maxima(mine, a, out, local_lines, stride):
     p = Program(local_lines=local_lines)
-    ahead = (local_lines - len(chunks)) // CHUNK - 1
-    source, target = p.buffer((ahead + 1) * CHUNK), p.buffer(len(chunks))
+    size = ROW * ROWS
+    ahead = min(AHEAD, (local_lines - len(mine)) // size - 1)
+    source, target = p.buffer((ahead + 1) * size), p.buffer(len(mine))
 
-    def bring(chunk):
-        p.dma_in(array(source, CHUNK), a + chunk * CHUNK * LINE, row_bytes=CHUNK * LINE)
-    for chunk in chunks[:ahead]:
-        bring(chunk)
-    for number in range(len(chunks)):
-        if number + ahead < len(chunks):
-            bring(chunks[number + ahead])
-        p.simd(array(source, CHUNK), array(target, 1), rows=CHUNK // ROW, columns=ROW * 16,
+    def bring(piece):
+        p.dma_in(array(source, size), a + piece.at * LINE, **walk(piece, stride))
+    for piece in mine[:ahead]:
+        bring(piece)
+    for number in range(len(mine)):
+        if number + ahead < len(mine):
+            bring(mine[number + ahead])
+        p.simd(array(source, size), array(target, 1), rows=ROWS, columns=ROW * 16,
                reduce=Reduce.MAX)
-    for chunk in chunks:
-        p.dma_out(array(target, 1), out + chunk * LINE, row_bytes=16)
+    p.dma_out(array(target, len(mine)), out, rows=len(mine), row_bytes=16,
+              remote_stride=LINE, local_stride=LINE)
     return p

@@ -19,6 +19,8 @@ from rtl.pe.interfaces import (
 from rtl.pe.strided import RowWalk, fill_walk, refuse
 from rtl.pe.transfers import Transfers
 
+TAGS = 64       # writes under way; this project's choice
+
 
 class DmaOut(wiring.Component):
     """Copies rows of bytes from local memory to memory: ``DMA_OUT``.
@@ -72,7 +74,7 @@ class DmaOut(wiring.Component):
         outer.submodules.core = DomainRenamer("work")(m)
         gated_domain(outer, name="work", enable=ResetSignal("sync") | self.unit.clear
                            | self.unit.launch | frontend.working | self.outstanding)
-        m.submodules.transfers = transfers = Transfers()
+        m.submodules.transfers = transfers = Transfers(tags=TAGS)
         walk = RowWalk(lines=self.lines, indexed=False)
         m.submodules.walk = ResetInserter(self.unit.clear)(walk)
         connect(outer, frontend.unit, flipped(self.unit))

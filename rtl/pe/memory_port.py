@@ -7,13 +7,26 @@ from rtl.common.arbiter import RoundRobin
 from rtl.common.clockgate import gated_domain
 from rtl.common.queue import Queue
 from rtl.common.select import one_of
-from rtl.pe.interfaces import LINE_BITS, AccessError, Unit, request_layout, response_layout
+from rtl.pe.interfaces import (
+    LINE_BITS,
+    TAG_BITS,
+    AccessError,
+    Unit,
+    request_layout,
+    response_layout,
+)
 
-CLIENT_BIT = 6      # of a tag: bits 7:6 name the client, bits 5:0 are its own
+WIDE = 1            # the client whose tags have seven bits, and bit 7 of the port's tag to itself
+OTHERS_BIT = 6      # of a tag: above it the number of another client, below it what is its own
+
+
+def _tag(client, own):
+    """The port's tag for a client's own one."""
+    return Cat(own[:7], C(1, 1)) if client == WIDE else Cat(own[:6], C(client // 2, 2))
 
 
 class MemoryPort(wiring.Component):
-    """Shares the PE's requests and responses among up to 4 clients, by the upper tag bits.
+    """Shares the PE's requests and responses among 2 or 3 clients, by the upper tag bits.
 
     Latency 1 cycle each way, throughput one request and one response a cycle. Clients take turns;
     a request not yet accepted may be withdrawn. All but the last client only read, so data and
@@ -22,12 +35,12 @@ class MemoryPort(wiring.Component):
     Parameters
     ----------
     clients : int
-        2 to 4, else :exc:`ValueError`.
+        2 or 3, else :exc:`ValueError`.
 
     Members
     -------
     requests : In(stream.Signature(request_layout())).array(clients)
-        Requests with tags 0 to 63.
+        Requests; tags 0 to 127 of client 1, 0 to 63 of the others.
     responses : Out(stream.Signature(response_layout())).array(clients)
         Answers with the same tags.
     request, response : Out(stream.Signature(...)), In(stream.Signature(...))
@@ -37,8 +50,8 @@ class MemoryPort(wiring.Component):
     """
 
     def __init__(self, *, clients):
-        if clients not in (2, 3, 4):
-            raise ValueError(f"Clients must be 2 to 4, not {clients!r}")
+        if clients not in (2, 3):
+            raise ValueError(f"Clients must be 2 or 3, not {clients!r}")
         self.clients = clients
         super().__init__({
             "requests": In(stream.Signature(request_layout())).array(clients),
@@ -59,8 +72,7 @@ class MemoryPort(wiring.Component):
             arbiter.requests.eq(Cat(port.valid for port in self.requests)),
             arbiter.ready.eq(outward.i.ready), outward.i.valid.eq(arbiter.requests.any()),
             out.address.eq(one_of(grant, [p.address for p in payloads])),
-            out.tag[:CLIENT_BIT].eq(one_of(grant, [p.tag[:CLIENT_BIT] for p in payloads])),
-            out.tag[CLIENT_BIT:].eq(one_of(grant, [Const(n, 2) for n in range(self.clients)])),
+            out.tag.eq(one_of(grant, [_tag(n, p.tag) for n, p in enumerate(payloads)])),
             out.write.eq(grant[-1] & last.write), out.data.eq(last.data), out.mask.eq(last.mask),
             out.hint.eq(one_of(grant, [p.hint for p in payloads])),
             self.busy.eq(outward.o.valid | inward.o.valid),
@@ -69,8 +81,9 @@ class MemoryPort(wiring.Component):
             m.d.comb += port.ready.eq(grant[index] & outward.i.ready)
         answer = inward.o.payload
         for index, port in enumerate(self.responses):
-            mine = answer.tag[CLIENT_BIT:] == index
-            m.d.comb += [port.payload.eq(answer), port.payload.tag.eq(answer.tag[:CLIENT_BIT]),
+            own = OTHERS_BIT + (index == WIDE)
+            mine = answer.tag[own:] == _tag(index, C(0, TAG_BITS))[own:]
+            m.d.comb += [port.payload.eq(answer), port.payload.tag.eq(answer.tag[:own]),
                          port.valid.eq(inward.o.valid & mine)]
             with m.If(mine):
                 m.d.comb += inward.o.ready.eq(port.ready)

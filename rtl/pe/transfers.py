@@ -6,19 +6,24 @@ from amaranth.lib.wiring import In, Out
 from rtl.pe.frontend import fault_layout
 from rtl.pe.interfaces import ADDRESS_BITS, AccessError, ErrorCode, error_code
 
-TAGS = 64
 INDEX_WORD = 12     # of a command: operand of the indices
 LINE = ADDRESS_BITS - 6
 
 
 class Transfers(wiring.Component):
-    """Follows up to two jobs and up to 64 transfers, and reports the ends of jobs in order.
+    """Follows up to two jobs and up to ``tags`` transfers, and reports the ends of jobs in order.
 
     A job ends when its last transfer was issued and all of them have been retired. After a
     transfer failed no more may be issued, and the job ends with a fault when every transfer under
     way has come back; the fault names the line of the job's first answer with an error. ``clear``
     forgets the jobs; transfers that are then still under way come back unnoticed before the next
-    one can be issued. Tags are given out in turn. Source: this project's choice.
+    one can be issued. A tag is free again in the cycle after its answer, so that one late answer
+    holds up nothing else; the one that was free longest is next. Source: this project's choice.
+
+    Parameters
+    ----------
+    tags : int
+        A power of two.
 
     Members
     -------
@@ -32,13 +37,13 @@ class Transfers(wiring.Component):
         Number of the job that begins next.
     open : Out(1)
         A job is under way.
-    tag_free, tag : Out(1), Out(6)
+    tag_free, tag : Out(1), Out(range(tags))
         A transfer may be issued, and its tag.
     issue, issue_slot, issue_last, issue_bytes, issue_line : In(1), In(1), In(1), In(7), In(42)
         A transfer of a job, whether it is the job's last, its size [byte], its line.
-    answer, answer_tag : In(1), In(6)
+    answer, answer_tag : In(1), In(range(tags))
         A tag came back.
-    retire, retire_slot, retire_tag, retire_error : In(1), In(1), In(6), In(AccessError)
+    retire, retire_slot, retire_tag, retire_error : In(1), In(1), In(range(tags)), In(AccessError)
         The last effect of a transfer has happened; if it has an error, at most 1 cycle after its
         answer.
     stray, stray_slot : In(1)
@@ -60,47 +65,29 @@ class Transfers(wiring.Component):
         Transfers issued and their bytes since ``launch``.
     """
 
-    free: Out(1)
-    begin: In(1)
-    refused: In(fault_layout())
-    slot: Out(1)
-    open: Out(1)
-    tag_free: Out(1)
-    tag: Out(range(TAGS))
-    issue: In(1)
-    issue_slot: In(1)
-    issue_last: In(1)
-    issue_bytes: In(7)
-    issue_line: In(LINE)
-    answer: In(1)
-    answer_tag: In(range(TAGS))
-    retire: In(1)
-    retire_slot: In(1)
-    retire_tag: In(range(TAGS))
-    retire_error: In(AccessError)
-    stray: In(1)
-    stray_slot: In(1)
-    pending: In(1)
-    clear: In(1)
-    launch: In(1)
-    failed: Out(1)
-    discard: Out(1)
-    done: Out(1)
-    fault: Out(fault_layout())
-    outstanding: Out(1)
-    moved_lines: Out(32)
-    moved_bytes: Out(32)
+    def __init__(self, *, tags):
+        self.tags = tags
+        super().__init__({
+            "free": Out(1), "begin": In(1), "refused": In(fault_layout()), "slot": Out(1),
+            "open": Out(1), "tag_free": Out(1), "tag": Out(range(tags)),
+            "issue": In(1), "issue_slot": In(1), "issue_last": In(1), "issue_bytes": In(7),
+            "issue_line": In(LINE), "answer": In(1), "answer_tag": In(range(tags)),
+            "retire": In(1), "retire_slot": In(1), "retire_tag": In(range(tags)),
+            "retire_error": In(AccessError), "stray": In(1), "stray_slot": In(1),
+            "pending": In(1), "clear": In(1), "launch": In(1), "failed": Out(1),
+            "discard": Out(1), "done": Out(1), "fault": Out(fault_layout()),
+            "outstanding": Out(1), "moved_lines": Out(32), "moved_bytes": Out(32)})
 
     def elaborate(self, platform):
         m = Module()
-        oldest, stopped, busy = Signal(), Signal(), Signal(TAGS)
+        oldest, stopped, count = Signal(), Signal(), Signal(range(self.tags + 1))
         jobs = [Signal(data.StructLayout({
-            "open": 1, "final": 1, "left": range(TAGS + 1), "code": ErrorCode, "field": 8,
+            "open": 1, "final": 1, "left": range(self.tags + 1), "code": ErrorCode, "field": 8,
             "line": LINE}),
             name=f"job{n}") for n in range(2)]
         first = Signal(jobs[0].shape())
         m.d.comb += first.eq(Mux(oldest, jobs[1].as_value(), jobs[0].as_value()))
-        m.submodules.lines = lines = memory.Memory(shape=LINE, depth=TAGS, init=[])
+        m.submodules.lines = lines = memory.Memory(shape=LINE, depth=self.tags, init=[])
         place, failing = lines.write_port(), lines.read_port(domain="comb")
         m.d.comb += [place.en.eq(self.issue), place.addr.eq(self.tag),
                      place.data.eq(self.issue_line), failing.addr.eq(self.retire_tag)]
@@ -111,17 +98,16 @@ class Transfers(wiring.Component):
         m.d.comb += [
             self.free.eq(~next_open & ~stopped),
             self.open.eq(jobs[0].open | jobs[1].open),
-            self.tag_free.eq(~busy.bit_select(self.tag, 1) & ~self.failed & ~self.discard),
-            self.outstanding.eq(busy.any() | self.pending),
+            self.tag_free.eq((count != self.tags) & ~self.failed & ~self.discard),
+            self.outstanding.eq((count != 0) | self.pending),
             self.done.eq(first.open & first.final & (first.left == 0) & ~faulty),
             self.fault.valid.eq(first.open & faulty & settled),
             self.fault.code.eq(first.code), self.fault.field.eq(first.field),
             self.fault.address.eq(first.line << 6),
         ]
-        m.d.sync += busy.eq((busy | Mux(self.issue, 1 << self.tag, 0))
-                            & ~Mux(self.answer, 1 << self.answer_tag, 0))
+        self._tags(m, count)
         with m.If(self.issue):
-            m.d.sync += [self.tag.eq(self.tag + 1), self.moved_lines.eq(self.moved_lines + 1),
+            m.d.sync += [self.moved_lines.eq(self.moved_lines + 1),
                          self.moved_bytes.eq(self.moved_bytes + self.issue_bytes)]
 
         for number, job in enumerate(jobs):
@@ -158,3 +144,13 @@ class Transfers(wiring.Component):
         with m.If(self.launch):
             m.d.sync += [self.moved_lines.eq(0), self.moved_bytes.eq(0)]
         return m
+
+    def _tags(self, m, count):
+        """A queue of the free tags, and how many others are under way."""
+        m.submodules.tags = tags = memory.Memory(shape=range(self.tags), depth=self.tags,
+                                                 init=range(self.tags))
+        back, front = tags.write_port(), tags.read_port(domain="comb")
+        m.d.comb += [back.data.eq(self.answer_tag), back.en.eq(self.answer),
+                     self.tag.eq(front.data)]
+        m.d.sync += [count.eq(count + self.issue - self.answer),
+                     front.addr.eq(front.addr + self.issue), back.addr.eq(back.addr + self.answer)]

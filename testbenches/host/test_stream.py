@@ -6,12 +6,12 @@ from cosim.golden import formats as golden
 from cosim.golden import simd
 from host.driver import Device
 from host.isa import Format, Region
-from host.kernels.stream import CHUNK, add, elements_of, maxima
+from host.kernels.stream import RUN, RUNS, add, elements_of, maxima, maxima_places
 from testbenches.host_fake import Configuration, FakePackage
 
 
 @pytest.mark.parametrize("form", [Format.BF16, Format.FP16, Format.FP32])
-@pytest.mark.parametrize("lines", [1, CHUNK, 9 * CHUNK + 5])
+@pytest.mark.parametrize("lines", [1, RUN, 3 * RUN + 5, 4 * RUN * RUNS, 9 * RUN * RUNS + 5])
 def test_sum_of_any_length(form, lines):
     """Every element, and nothing past the last line."""
     device, rng = Device(FakePackage(Configuration(dies=1, pes=4))), np.random.default_rng(lines)
@@ -34,12 +34,15 @@ def test_sum_of_any_length(form, lines):
 
 def test_maxima_of_runs():
     device, rng = Device(FakePackage(Configuration(dies=1, pes=4))), np.random.default_rng(1)
-    values = rng.standard_normal(11 * CHUNK * 16).astype("<f4")
-    at, out = device.alloc(0, values.nbytes, Region.HBM), device.alloc(0, 11 * 64)
+    lines = 128 * 4 * 3
+    values = rng.standard_normal(lines * 16).astype("<f4")
+    at, out = device.alloc(0, values.nbytes, Region.HBM), device.alloc(0, lines // 2)
     device.write(at, values)
     device.launch(0, maxima(at, out, values.size, pes=device.pes)).wait()
-    got = device.read(out, 11 * 64).view("<f4").reshape(11, 16)[:, :4]
-    np.testing.assert_array_equal(got.reshape(-1), values.reshape(-1, 512).max(axis=1))
+    got = device.read(out, lines // 2).view("<f4").reshape(-1, 16)[:, :4].reshape(-1)
+    places = maxima_places(values.size, 4)
+    assert sorted(places) == list(range(lines // 32))
+    np.testing.assert_array_equal(got, values.reshape(-1, 512).max(axis=1)[places])
 
 
 def test_other_formats_and_nothing_are_refused():

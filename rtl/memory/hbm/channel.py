@@ -105,7 +105,7 @@ class HbmChannel(wiring.Component):
         Clocks of ``hbm_clk`` that were left out before this one; 0 if that is not done.
     """
 
-    def __init__(self, *, rows, depth=64, timing=None, name_bits=20, patience=1024,
+    def __init__(self, *, rows, depth=128, timing=None, name_bits=20, patience=1024,
                  all_banks=False):
         self.timing = HbmTiming() if timing is None else timing
         if not isinstance(self.timing, HbmTiming):

@@ -42,8 +42,9 @@ class HbmTurn(wiring.Component):
         Register: column commands are writes.
     """
 
-    def __init__(self, *, most, low, high, linger, patience):
-        self.low, self.high, self.linger, self.patience = low, high, linger, patience
+    def __init__(self, *, most, low, high, full, linger, patience):
+        self.low, self.high, self.full = low, high, full
+        self.linger, self.patience = linger, patience
         super().__init__({
             "reads": In(range(most + 1)), "writes": In(range(most + 1)), "has0": In(BANKS),
             "has1": In(BANKS), "end_bank": In(4),
@@ -67,7 +68,7 @@ class HbmTurn(wiring.Component):
                 read_urgent | (write_tail & some_reads & ~self.conflict))))
         with m.Else():
             m.d.comb += turns.eq(some_writes & ~read_urgent & (
-                write_urgent | ((self.writes >= self.high) & read_tail)
+                write_urgent | (self.writes >= self.full) | ((self.writes >= self.high) & read_tail)
                 | (~some_reads & (idle == 0)) | self.conflict))
         m.d.sync += self.write.eq(self.write ^ turns)
         return m
