@@ -3,9 +3,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cosim.golden.dot import matmul as golden
+from cosim.golden import dot
+from cosim.golden.formats import BLOCK
 from host.driver import Device
 from host.isa import Format, Region
+from host.kernels.dots import k_chunks
 from host.kernels.matmul import lanes, matmul, split, upper
 from host.outcome import Outcome
 from host.tensor import Packed, pack_codes, pack_scales
@@ -32,6 +34,18 @@ def random_operand(rng, rows, columns, form):
         codes &= 0xbf
     scales = rng.integers(120, 134, (rows, columns // 32), dtype=np.uint8)
     return Packed(rows, columns, form, pack_codes(codes, form), pack_scales(scales, columns))
+
+
+def golden(w, x):
+    """Product of two packed tensors: the FP32 sums of chunks of K, added in order."""
+    total = None
+    for chunk in k_chunks(w.columns, w.format, x.format):
+        blocks = slice(chunk.start // BLOCK, -(-chunk.stop // BLOCK))
+        part = dot.matmul(*(dot.Operand(o.format, o.codes[:, chunk.start:chunk.stop],
+                                        None if o.scales is None else o.scales[:, blocks])
+                            for o in (w.operand, x.operand)))
+        total = part if total is None else total + part
+    return total
 
 
 def rows_of(packed, first, last):
@@ -100,7 +114,7 @@ def run(options, job=None, region=Region.SRAM):
         options.step(0, 2, "product on the package")
         done = execute(device, job, x, w, region)
         options.step(1, 2, "golden model")
-        expected = golden(w.operand, x.operand)
+        expected = golden(w, x)
         pes = len(device.pes) * len(device.dies)
         peak = device.shape.macs(job.form) * pes
         work = job.m * job.n * job.k / peak

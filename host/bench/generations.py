@@ -48,7 +48,7 @@ def full_arrays(device, transport, form):
     work = job.m * job.n * job.k / peak
     beats = transport.dot_beats()[done.end - done.cycles:done.end]
     same = np.array_equal(done.result.view(np.uint32),
-                          gemm.golden(w.operand, x.operand).view(np.uint32))
+                          gemm.golden(w, x).view(np.uint32))
     return gemm.steady(beats, work) * peak, same
 
 

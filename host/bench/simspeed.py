@@ -36,7 +36,7 @@ def run(options):
                        "yardstick_cycles_per_second": mean,
                        "yardstick_before": before, "yardstick_after": after}
     outcome.checks = {"bit_exact": all(np.array_equal(r.result.view(np.uint32),
-                                                      gemm.golden(w.operand, x.operand)
+                                                      gemm.golden(w, x)
                                                       .view(np.uint32)) for r in runs[:1])}
     outcome.config = {"m": job.m, "n": job.n, "k": job.k, "format": job.form.name,
                       "threads": options.threads, "processes": options.processes,

@@ -23,7 +23,7 @@ def k_chunks(columns, a, b):
     A buffer holds 2,048 bytes a row, and 64 blocks (128 where operand A is MX and its blocks are
     counted in halves or are E2M1).
     """
-    step = min(MAX_A_BYTES * 8 // a.bits, 2048)
+    step = MAX_A_BYTES * 8 // a.bits
     if not (a.is_mx and b.is_mx):
         step = min(step, 1024)
     return [Chunk(at, min(at + step, columns)) for at in range(0, columns, step)]

@@ -9,6 +9,8 @@ from host.program import Program, use
 PLANS = {}      # how products were cut, by their sizes
 BUFFERS = 64    # lines kept free for rounding when local memory is divided
 TRAFFIC = 0.5   # cycles that a line loaded counts when shares are compared
+FILLING = 0.43  # cycles that products lose for each line brought into a buffer of operand A
+                # (measured): both read local memory
 DRAIN = 4       # rows, about, of the last product: what is still to be written when it ends
 
 
@@ -123,29 +125,46 @@ class Product:
         strides = [max(Panel(x.format, c.columns).scale_stride, 1) for c in self.chunks]
         self.unit = lcm(self.group, *(LINE // min(s, LINE) if x.format.is_mx else 1
                                       for s in strides))
-        self.step, self.held, self.copies = self._fit(budget)
         key = (x.columns, x.format, w.format, rows[1] - rows[0], tiles[1] - tiles[0], self.rate,
                self.group, budget, loaded)
         if key not in PLANS:
-            PLANS[key] = min(((runs, pieces) for runs in cuts(
-                                  rows[1] - rows[0], self.step, self.unit, self.group)
-                              for pieces in ((runs[0],), self._ramp(*runs[0]))),
-                             key=lambda plan: self._timed(*plan)[0])
-        plan = [[(a + rows[0], b + rows[0]) for a, b in part] for part in PLANS[key]]
-        self.cycles, self.loads, self.works = self._timed(*plan)
+            PLANS[key] = min(self._plans(budget), key=lambda plan: self._timed(*plan)[0])
+        fit, *plan = PLANS[key]
+        plan = [[(a + rows[0], b + rows[0]) for a, b in part] for part in plan]
+        self.cycles, self.loads, self.works = self._timed(fit, *plan)
+        _, self.held, self.copies = fit
 
-    def _fit(self, budget):
-        """Rows of a run at most, tiles of a pass, and how many such runs local memory holds."""
+    def _plans(self, budget):
+        """Ways to cut the product: what local memory holds, runs, pieces of the first run."""
+        m = self.rows[1] - self.rows[0]
+        for fit in self._fits(budget):
+            step, held, copies = fit
+            stay = copies == 1 and held < self.tiles[1] - self.tiles[0]
+            for runs in [((0, m),)] if stay else cuts(m, step, self.unit, self.group):
+                for pieces in ((runs[0],), self._ramp(*runs[0])):
+                    yield fit, runs, pieces
+
+    def _fits(self, budget):
+        """Rows of a run at most, tiles of a pass, and how many such runs local memory holds.
+
+        Either all fits; or tiles stay and runs pass, two at a time; or all rows stay, one run, and
+        tiles pass, two at a time. :exc:`ValueError` if nothing does.
+        """
         m, tiles = self.rows[1] - self.rows[0], self.tiles[1] - self.tiles[0]
         if tiles * self.tile_lines + m * (self.row_lines + 2) + BUFFERS <= budget:
-            return m, tiles, 1
+            return [(m, tiles, 1)]
+        fits = []
+        if not self.loaded and 2 * self.tile_lines + m * (self.row_lines + 2) + BUFFERS <= budget:
+            fits.append((m, 1, 1))
         for held in range(tiles, 0, -1):
             weights = held * self.tile_lines * (1 if held == tiles else 2)
             rows = int((budget - weights - BUFFERS) // (2 * self.row_lines + 4))
             rows = rows // self.group * self.group
             if rows >= min(m, 8 * self.group):
-                return min(rows, m), held, 2
-        raise ValueError("A tile of the product does not fit into local memory")
+                return [*fits, (min(rows, m), held, 2)]
+        if not fits:
+            raise ValueError("A tile of the product does not fit into local memory")
+        return fits
 
     def _ramp(self, r0, r1):
         """Pieces of the first run: each arrives while the one before it is multiplied."""
@@ -167,18 +186,20 @@ class Product:
         bounds = [r0, *(c for c in cuts if c - r0 >= short), r1]
         return list(zip(bounds, bounds[1:], strict=False))
 
-    def _timed(self, runs, first):
+    def _timed(self, fit, runs, first):
         """Loads and products for these runs, and how long they take; ``first``: its pieces."""
-        t0, t1 = self.tiles
-        passes = [(t, min(t + self.held, t1)) for t in range(t0, t1, self.held)]
+        (t0, t1), (_, held, copies) = self.tiles, fit
+        passes = [(t, min(t + held, t1)) for t in range(t0, t1, held)]
         steps = [(span, run) for span in passes for run in runs]
         per_load = 2 * len(self.chunks)
         fill = fill_cycles(self.tile_lines)
-        loads, works, ends, arrived = [], [], [], {}
+        slower = FILLING * self.tile_lines
+        loads, works, ends, arrived, parts = [], [], [], {}, []
         for at, (span, (r0, r1)) in enumerate(steps):
             number = at // len(runs)
             pieces = first if at == 0 else [(r0, r1)]
-            parts = []
+            stay = copies == 1 and number > 0       # rows that came for the first pass
+            parts = parts if stay else []
             for tile in range(*span):
                 mine = pieces if tile == span[0] else [(r0, r1)]
                 if at == len(steps) - 1 and tile == span[1] - 1:
@@ -191,12 +212,13 @@ class Product:
                         loads.append(Load(("tile", tile), self.tile_lines,
                                           per_load, after, fill))
                 for a, b in mine:
-                    if tile == span[0]:
-                        after = ends[at - 2] if self.copies == 2 and at > 1 else -1
+                    if tile == span[0] and not stay:
+                        after = ends[at - 2] if copies == 2 and at > 1 else -1
                         parts.append((a, len(loads)))
                         loads.append(Load(("rows", a, b), (b - a) * self.row_lines, per_load,
                                           after))
-                    cycles = (b - a) * self.row_cycles
+                    fills = a == r0 or len(self.chunks) > 1
+                    cycles = (b - a) * self.row_cycles + slower * fills
                     works.append(Work((span, (r0, r1), tile, (a, b)),
                                       max(cycles, fill) if a == r0 else cycles,
                                       (arrived[number, tile],
@@ -245,7 +267,8 @@ class Product:
         (r0, r1), (a, b), rows = run, piece, piece[1] - piece[0]
         # an A buffer serves all pieces of a run if it holds the whole of K
         keep = len(self.chunks) == 1
-        done = tile == span[1] - 1 and b == r1
+        last = self.copies == 2 or span[1] == self.tiles[1]
+        done = last and tile == span[1] - 1 and b == r1
         drop = tile == span[1] - 1 and r1 == self.rows[1] and (keep or b == r1)
         for i, (chunk, (we, ws, xe, xs)) in enumerate(zip(self.chunks, self.buffers, strict=True)):
             if a == r0 or not keep:

@@ -38,7 +38,7 @@ def check_product(device, m, n, k, a, b):
     tx, tw = device.put(x, 0), device.put(w, 0)
     ty = device.empty(0, m, n, Format.FP32)
     device.launch(0, matmul(tx, tw, ty, pes=device.pes)).wait(2_000_000)
-    wanted = gemm.golden(w.operand, x.operand)
+    wanted = gemm.golden(w, x)
     np.testing.assert_array_equal(device.get(ty).view(np.uint32), wanted.view(np.uint32))
 
 

@@ -52,7 +52,7 @@ def test_product_of_both_dies_has_the_bits_of_one(device, copies):
     device.launch(0, matmul(device.put(x, 0), device.put(w, 0), y1, pes=device.pes)).wait(2_000_000)
     result = device.get(y).view(np.uint32)
     np.testing.assert_array_equal(result, device.get(y1).view(np.uint32))
-    wanted = gemm.golden(w.operand, x.operand)
+    wanted = gemm.golden(w, x)
     np.testing.assert_array_equal(result, wanted.view(np.uint32))
 
 
