@@ -25,8 +25,10 @@ def measure(options, name):
     found, exact = {}, True
     with open_package(replace(options, package=name), record=True) as transport:
         device = Device(transport)
-        rate, same = stream_read.measure(device)
+        rate, same, losses = stream_read.measure(device)
         found["hbm"] = rate * device.configuration.core_megahertz / 1e3
+        found["hbm_fraction"] = rate / len(device.dies) / stream_read.pins(device.configuration)
+        found |= losses.metrics("")
         exact &= same
         for key, form in FORMATS.items():
             if not device.shape.macs(form):
@@ -61,10 +63,10 @@ def run(options):
         exact &= same
     options.step(len(GENERATIONS), len(GENERATIONS), "done")
     outcome = Outcome("generations", "all")
+    units = {"hbm": "_gigabytes_per_second"} | dict.fromkeys(FORMATS, "_teraflops")
     for name, figures in measured.items():
         for what, value in figures.items():
-            unit = "gigabytes_per_second" if what == "hbm" else "teraflops"
-            outcome.metrics[f"{name}_{what}_{unit}"] = value
+            outcome.metrics[f"{name}_{what}{units.get(what, '')}"] = value
     outcome.checks = {"bit_exact": exact}
     for metric, (what, a, by, b, published) in RATIOS.items():
         ratio = measured[a][what] / measured[b][by]
