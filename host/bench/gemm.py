@@ -26,7 +26,10 @@ class Job:
 
 
 def random_operand(rng, rows, columns, form):
-    """Random codes without NaN or infinity, and scales near 1."""
+    """Random codes without NaN or infinity, and scales near 1; BF16 near 1, of both signs."""
+    if form == Format.BF16:
+        return Packed(rows, columns, form, pack_codes(random_bf16(rng, (rows, columns)), form),
+                      None)
     codes = rng.integers(0, 1 << form.bits, (rows, columns), dtype=np.uint16)
     if form == Format.E4M3:
         codes &= 0xf7
@@ -34,6 +37,13 @@ def random_operand(rng, rows, columns, form):
         codes &= 0xbf
     scales = rng.integers(120, 134, (rows, columns // 32), dtype=np.uint8)
     return Packed(rows, columns, form, pack_codes(codes, form), pack_scales(scales, columns))
+
+
+def random_bf16(rng, shape):
+    """Random BF16 patterns near 1, of both signs."""
+    sign, exponent, fraction = (rng.integers(low, high, shape, dtype=np.uint16)
+                                for low, high in ((0, 2), (120, 134), (0, 128)))
+    return sign << 15 | exponent << 7 | fraction
 
 
 def golden(w, x):
@@ -49,8 +59,8 @@ def golden(w, x):
 
 
 def rows_of(packed, first, last):
-    return Packed(last - first, packed.columns, packed.format, packed.elements[first:last],
-                  packed.scales[first:last])
+    scales = None if packed.scales is None else packed.scales[first:last]
+    return Packed(last - first, packed.columns, packed.format, packed.elements[first:last], scales)
 
 
 @dataclass

@@ -4,6 +4,7 @@ import numpy as np
 from cosim.golden import simd
 from cosim.golden.formats import Format as GoldenFormat
 from host.bench import stream_read
+from host.bench.gemm import random_bf16
 from host.driver import Device
 from host.isa import Format, Region
 from host.kernels.stream import add
@@ -54,10 +55,3 @@ def run(options, elements=ELEMENTS):
     outcome.config = {"elements_of_a_die": elements, "format": Format.BF16.name,
                       "pes": len(device.pes) * len(dies)}
     return outcome
-
-
-def random_bf16(rng, count):
-    """Random BF16 patterns near 1, of both signs."""
-    exponents = rng.integers(120, 134, count, dtype=np.uint16) << 7
-    return rng.integers(0, 2, count, dtype=np.uint16) << 15 | exponents | rng.integers(
-        0, 128, count, dtype=np.uint16)
