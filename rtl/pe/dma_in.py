@@ -19,7 +19,7 @@ from rtl.pe.interfaces import (
 from rtl.pe.strided import IndexReader, RowWalk, fill_walk, refuse, rotated
 from rtl.pe.transfers import Transfers
 
-TAGS = 128      # reads under way; this project's choice
+TAGS = 192      # reads under way; this project's choice
 
 
 def landing_layout(*, lines):
@@ -31,7 +31,7 @@ def landing_layout(*, lines):
 class DmaIn(wiring.Component):
     """Copies rows of bytes from memory to local memory: ``DMA_IN`` and ``GATHER``.
 
-    Rows are cut at the lines of the memory; one read a cycle, up to 128 under way. Answers may come
+    Rows are cut at the lines of the memory; one read a cycle, up to 192 under way. Answers may come
     in any order. An answer is written in one cycle if its bytes lie in one local line, else in
     two, so a row with the same alignment on both sides moves one line a cycle. The reads of a job
     start 1 cycle after the last read of the job before it, and 3 cycles after the job is handed
@@ -67,7 +67,7 @@ class DmaIn(wiring.Component):
     local : Out(LocalWrite(lines=lines))
         Data.
     request : Out(stream.Signature(request_layout()))
-        Reads, tags 0 to 127. Registered; not withdrawn, whatever happens.
+        Reads, tags 0 to 191. Registered; not withdrawn, whatever happens.
     response : In(stream.Signature(response_layout()))
         Their answers, in any order.
     outstanding : Out(1)

@@ -19,13 +19,13 @@ from rtl.pe.interfaces import (
 from rtl.pe.strided import RowWalk, fill_walk, refuse
 from rtl.pe.transfers import Transfers
 
-TAGS = 64       # writes under way; this project's choice
+TAGS = 32       # writes under way; this project's choice
 
 
 class DmaOut(wiring.Component):
     """Copies rows of bytes from local memory to memory: ``DMA_OUT``.
 
-    Rows are cut at the lines of the memory, each a masked write; up to 64 are under way, answered
+    Rows are cut at the lines of the memory, each a masked write; up to 32 are under way, answered
     in any order. A write whose bytes lie in one local line takes one cycle, else two, so a row
     with the same alignment on both sides moves one line a cycle. A write leaves 2 cycles after its
     last line was read. The reads of a job start 1 cycle after the last read of the job before it,
@@ -52,7 +52,7 @@ class DmaOut(wiring.Component):
     local : Out(LocalRead(lines=lines))
         Data.
     request : Out(stream.Signature(request_layout()))
-        Writes, tags 0 to 63. Registered; not withdrawn, whatever happens.
+        Writes, tags 0 to 31. Registered; not withdrawn, whatever happens.
     response : In(stream.Signature(response_layout()))
         Their answers, in any order; always ready.
     outstanding : Out(1)

@@ -16,13 +16,13 @@ from rtl.pe.interfaces import (
     response_layout,
 )
 
-WIDE = 1            # the client whose tags have seven bits, and bit 7 of the port's tag to itself
-OTHERS_BIT = 6      # of a tag: above it the number of another client, below it what is its own
+WIDE = 1            # the client that has most of the tags: those whose upper bits are not ones
+OTHERS_BITS = 5     # of the tags of another client; above them are two ones and which client it is
 
 
 def _tag(client, own):
     """The port's tag for a client's own one."""
-    return Cat(own[:7], C(1, 1)) if client == WIDE else Cat(own[:6], C(client // 2, 2))
+    return own if client == WIDE else Cat(own[:OTHERS_BITS], C(client // 2 | 6, 3))
 
 
 class MemoryPort(wiring.Component):
@@ -40,7 +40,7 @@ class MemoryPort(wiring.Component):
     Members
     -------
     requests : In(stream.Signature(request_layout())).array(clients)
-        Requests; tags 0 to 127 of client 1, 0 to 63 of the others.
+        Requests; tags 0 to 191 of client 1, 0 to 31 of the others.
     responses : Out(stream.Signature(response_layout())).array(clients)
         Answers with the same tags.
     request, response : Out(stream.Signature(...)), In(stream.Signature(...))
@@ -81,9 +81,10 @@ class MemoryPort(wiring.Component):
             m.d.comb += port.ready.eq(grant[index] & outward.i.ready)
         answer = inward.o.payload
         for index, port in enumerate(self.responses):
-            own = OTHERS_BIT + (index == WIDE)
-            mine = answer.tag[own:] == _tag(index, C(0, TAG_BITS))[own:]
-            m.d.comb += [port.payload.eq(answer), port.payload.tag.eq(answer.tag[:own]),
+            mine = (~answer.tag[-2:].all() if index == WIDE else
+                    answer.tag[OTHERS_BITS:] == _tag(index, C(0, TAG_BITS))[OTHERS_BITS:])
+            own = answer.tag if index == WIDE else answer.tag[:OTHERS_BITS]
+            m.d.comb += [port.payload.eq(answer), port.payload.tag.eq(own),
                          port.valid.eq(inward.o.valid & mine)]
             with m.If(mine):
                 m.d.comb += inward.o.ready.eq(port.ready)

@@ -23,7 +23,7 @@ class Transfers(wiring.Component):
     Parameters
     ----------
     tags : int
-        A power of two.
+        Transfers under way at once.
 
     Members
     -------
@@ -146,11 +146,18 @@ class Transfers(wiring.Component):
         return m
 
     def _tags(self, m, count):
-        """A queue of the free tags, and how many others are under way."""
-        m.submodules.tags = tags = memory.Memory(shape=range(self.tags), depth=self.tags,
-                                                 init=range(self.tags))
+        """A queue of the tags that came back; ``count``: tags under way.
+
+        Tags that were not yet used since reset, in turn, go first: the queue then need not be full
+        of them after reset.
+        """
+        m.submodules.tags = tags = memory.Memory(shape=range(self.tags), depth=self.tags, init=[])
         back, front = tags.write_port(), tags.read_port(domain="comb")
+        used, fresh = Signal(range(self.tags + 1)), Signal()
         m.d.comb += [back.data.eq(self.answer_tag), back.en.eq(self.answer),
-                     self.tag.eq(front.data)]
+                     fresh.eq(used != self.tags), self.tag.eq(Mux(fresh, used, front.data))]
         m.d.sync += [count.eq(count + self.issue - self.answer),
-                     front.addr.eq(front.addr + self.issue), back.addr.eq(back.addr + self.answer)]
+                     used.eq(used + (self.issue & fresh))]
+        for at, moves in ((front.addr, self.issue & ~fresh), (back.addr, self.answer)):
+            with m.If(moves):
+                m.d.sync += at.eq(Mux(at == self.tags - 1, 0, at + 1))

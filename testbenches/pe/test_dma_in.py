@@ -5,7 +5,7 @@ import cocotb
 import numpy as np
 
 from cosim.golden.moves import Rows, rows_in
-from rtl.pe.dma_in import DmaIn
+from rtl.pe.dma_in import TAGS, DmaIn
 from rtl.pe.interfaces import ErrorCode, Hint
 from testbenches import sim
 from testbenches.pe.unit_bench import Bench, address_of, command, error_of, operand, seed
@@ -105,19 +105,19 @@ async def gathered_one_line_rows_follow_each_other(dut):
 
 
 @cocotb.test()
-async def sixty_four_reads_are_under_way_and_no_more(dut):
+async def so_many_reads_are_under_way_and_no_more(dut):
     bench = await new_bench(dut, ready=1.0)
     bench.silent = True
     bench.commands += [dma(Rows(address=0, rows=1, row_bytes=20 * 64), tag=1, release=1),
-                       dma(Rows(address=4096, rows=1, row_bytes=50 * 64), tag=2, release=2)]
-    for _ in range(120):
+                       dma(Rows(address=4096, rows=1, row_bytes=180 * 64), tag=2, release=2)]
+    for _ in range(260):
         await bench.step()
-    assert len(bench.pending) == 64, "the second job's reads start behind those of the first"
+    assert len(bench.pending) == TAGS, "the second job's reads start behind those of the first"
     assert [r["address"] for r in bench.requests[20:22]] == [4096, 4160]
     assert dut.outstanding.value and not dut.unit__idle.value
     bench.silent = False
     await bench.finish()
-    assert bench.most == 64 and len(bench.requests) == 70 and not dut.outstanding.value
+    assert bench.most == TAGS and len(bench.requests) == 200 and not dut.outstanding.value
     assert bench.releases == [(DATA, 1, 1), (DATA, 1, 2)]
 
 

@@ -5,7 +5,7 @@ import cocotb
 import numpy as np
 
 from cosim.golden.moves import Rows, rows_out
-from rtl.pe.dma_out import DmaOut
+from rtl.pe.dma_out import TAGS, DmaOut
 from rtl.pe.interfaces import ErrorCode
 from testbenches import sim
 from testbenches.pe.unit_bench import Bench, address_of, command, operand, seed
@@ -93,7 +93,7 @@ async def rows_move_a_line_a_cycle_when_aligned_alike(dut, row_bytes, skew):
 
 
 @cocotb.test()
-async def sixty_four_writes_are_under_way_and_no_more(dut):
+async def so_many_writes_are_under_way_and_no_more(dut):
     """The second job's writes start behind those of the first; they end in order."""
     bench = await new_bench(dut, ready=1.0)
     bench.silent = True
@@ -101,7 +101,7 @@ async def sixty_four_writes_are_under_way_and_no_more(dut):
                        dma(Rows(address=4096, rows=1, row_bytes=50 * 64), tag=2, release=2)]
     for _ in range(120):
         await bench.step()
-    assert len(bench.pending) == 64
+    assert len(bench.pending) == TAGS
     assert [r["address"] for r in bench.requests[20:22]] == [4096, 4160]
     assert dut.outstanding.value and not dut.unit__idle.value
     late, bench.pending, bench.silent = bench.pending[19], bench.pending[:], False

@@ -183,7 +183,7 @@ class Bench:
         value = self.held("request", dut.request__valid, dut.request__ready, dut.request__payload)
         if value is not None:
             fields = unpack(request_layout(), value)
-            assert fields["address"] % LINE_BYTES == 0 and fields["tag"] < 64
+            assert fields["address"] % LINE_BYTES == 0 and fields["tag"] < 192
             assert all(fields["tag"] != other["tag"] for _, other in self.pending)
             self.requests.append(fields)
             self.pending.append((self.cycle + random.randint(*self.latency), fields))
