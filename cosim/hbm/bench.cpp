@@ -6,7 +6,7 @@
 #include <ctime>
 
 #include "Vdut.h"
-#include "pseudo_traffic.hpp"
+#include "traffic.hpp"
 
 using namespace mxlet::pseudo;
 
@@ -55,6 +55,7 @@ struct Bench {
         device.cycle(row, column, dut.write_data.data(), dut.read_data.data());
         if (row.valid && row.op == HbmRowOp::ACTIVATE && row.bank == 0) open_row = row.row;
         if (column.valid) {
+            traffic.commanded(column.write);
             if (column.bank == 0 && open_row == 1) traffic.served(hbms);
             if (!first_command) {
                 first_command = hbms;
