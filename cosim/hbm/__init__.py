@@ -7,10 +7,11 @@ from cosim.build.pseudo import BANKS, HbmTiming, build, default, parameters_of
 __all__ = ["BANKS", "OPTIONS", "PARTS", "HbmTiming", "default", "efficiency", "parameters_of",
            "refreshes_missing", "run", "shares", "unloaded_latency"]
 
-OPTIONS = {"request": 100, "of": 100, "open": 0, "queued": 0, "ready": 100, "quiet": 0, "gap": 0,
-           "burst": 64, "victim": 0, "agents": 1, "under_way": 1 << 20, "far": 0, "stride": 4,
-           "skip": 0, "noise": 1, "fill": 1, "flips": 0, "stuck": 0, "doubled": 0, "failed": 0,
-           "clk_period": 1600, "hbm_period": 1847, "phase": 100}    # see options.hpp
+OPTIONS = {"request": 100, "of": 100, "open": 0, "queued": 0, "ready": 100, "quiet": 0,
+           "warm": 0, "gap": 0, "burst": 64, "victim": 0, "agents": 1, "under_way": 1 << 20,
+           "far": 0, "stride": 4, "skip": 0, "noise": 1, "fill": 1, "flips": 0, "stuck": 0,
+           "doubled": 0, "failed": 0, "clk_period": 1600, "hbm_period": 1847,
+           "phase": 100}    # see options.hpp
 PARTS = ("reading", "writing", "ecc", "refresh", "turnaround", "row", "group", "idle")
 OWN_CLOCKS = {"hbm": 9, "core": 4}      # of a read, beside the device's; see HbmChannel
 
@@ -44,9 +45,9 @@ def run(pattern, count, *, wrap=None, timing=None, rows, seed=1, channel=None, *
 
 
 def efficiency(measured, timing=None):
-    """Clocks with data on the pins, of those from the first command to the last."""
+    """Clocks with data on the pins, of those of the window: from the first command to the last."""
     bl = (timing or HbmTiming()).bl
-    return (measured["reads"] + measured["writes"]) * bl / measured["window"]
+    return measured["window_accesses"] * bl / measured["window"]
 
 
 def shares(measured):
@@ -58,7 +59,7 @@ def shares(measured):
 
 
 def refreshes_missing(measured, timing=None):
-    """Refreshes of banks that came to be owed between first and last command, less those given."""
+    """Refreshes of banks that came to be owed in the window, less those given in it."""
     refi = (timing or HbmTiming()).refi
     return measured["window"] // (refi // BANKS) - measured["window_refreshes"]
 

@@ -19,7 +19,7 @@ struct Bench {
     Traffic traffic;
     uint64_t clk_at = 0, hbm_at, left_out = 0, clks = 0, hbms = 0, evaluations = 0, ticks = 0;
     uint64_t active = 0, spent = 0, hash = 0, first_command = 0, last_data = 0;
-    uint64_t open_row = 0, refreshes_from = 0, refreshes_to = 0;
+    uint64_t open_row = 0, refreshes_from = 0, refreshes_to = 0, accesses_from = 0, accesses_to = 0;
 
     explicit Bench(const Options& options)
         : options(options), memory(options.rows * HbmPseudo::ROW),
@@ -57,12 +57,12 @@ struct Bench {
         if (column.valid) {
             traffic.commanded(column.write);
             if (column.bank == 0 && open_row == 1) traffic.served(hbms);
-            if (!first_command) {
+            if (!first_command && hbms >= options.warm) {
                 first_command = hbms;
-                refreshes_from = all_refreshes();
+                refreshes_from = all_refreshes(), accesses_from = accesses() - 1;
             }
             last_data = hbms;
-            refreshes_to = all_refreshes();
+            refreshes_to = all_refreshes(), accesses_to = accesses();
             hash = hash * 31 + hbms * 1024 + column.bank * 64 + column.column * 2 + column.write;
         }
         dut.hbm_skipped = left_out;
@@ -70,6 +70,7 @@ struct Bench {
         dut.hbm_clk ^= 1;
         ticks++;
     }
+    uint64_t accesses() const { return device.counters().reads + device.counters().writes; }
     uint64_t all_refreshes() const {
         return device.counters().bank_refreshes + 16 * device.counters().refreshes;
     }
@@ -138,6 +139,7 @@ struct Bench {
         print("activates", c.activates), print("bank_refreshes", c.bank_refreshes);
         print("precharges", c.precharges), print("refreshes", c.refreshes);
         print("window_refreshes", refreshes_to - refreshes_from);
+        print("window_accesses", accesses_to - accesses_from);
         print("reads", c.reads), print("writes", c.writes), print("evaluations", evaluations);
         print("ns_per_active_clock", active ? uint64_t(nanoseconds / double(active)) : 0);
         traffic.report(print);

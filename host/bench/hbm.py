@@ -12,32 +12,39 @@ from host.driver import Device, address
 from host.isa import LINE, Region
 from host.outcome import Outcome
 
-CASES = {"read": ("read", {}), "write": ("write", {}), "random": ("random", {})}
-CASES |= {f"copy_by_{lines}": ("copy", {"burst": lines, "queued": 128}) for lines in (1, 16, 64)}
+QUEUED = 128                        # lines read, and lines written, of a copy
+CASES = {"read": ("read", {}), "write": ("write", {}), "random_64B": ("random", {}),
+         "copy": ("copy", {"burst": 1, "queued": QUEUED}),      # a line read, one written
+         "copy_by_16": ("copy", {"burst": 16, "queued": QUEUED}),
+         "copy_by_64": ("copy", {"burst": 64, "queued": QUEUED})}
+SHARED = ("read", "write", "random_64B", "copy")    # cases whose losses are shown
 LOADS = (10, 30, 50, 60)            # per cent of the pins
 ROWS = ("closed", "other", "open")  # how three reads find their bank, in this order
 NAMES = {"open": "open_row", "closed": "closed_bank", "other": "other_row"}
 LATE = hbm.BANKS + 1                # refreshes that may be under way at either end of a window
 SCALE = 1 << 24                     # of a rate of requests
+QUIET = 1000                        # cycles: the reset is over for long
 
 
 @dataclass(frozen=True)
 class Sizes:
     """How much is measured.
 
-    ``intervals``: of refreshes at least, in each case; ``clocks``: of the pins at each load;
-    ``phases``: of the two clocks, for latencies; ``touched``: bytes of HBM, in ``pieces`` on each
-    die; ``copied``: bytes that are written by DMA in the first, the middle and the last of these;
+    ``intervals``: of refreshes at least, in each case, after ``warm`` others, in which refreshes
+    are put off as far as the channel ever does; ``clocks``: of the pins at each load; ``phases``:
+    of the two clocks, for latencies; ``touched``: bytes of HBM, in ``pieces`` on each die;
+    ``copied``: bytes that are written by DMA in the first, the middle and the last of these;
     ``looked_at``: bytes of each piece that are read by DMA.
     """
 
-    intervals: int = 100
+    intervals: int = 200
+    warm: int = 40
     clocks: int = 1_000_000
     phases: int = 16
     touched: int = 1 << 30
     pieces: int = 64
-    copied: int = 1 << 16
-    looked_at: int = 1024
+    copied: int = 1 << 17
+    looked_at: int = 4096
 
 
 class Channel:
@@ -54,20 +61,24 @@ class Channel:
         return hbm.run(pattern, count, rows=self.rows, channel=self.channel, **clocks | options)
 
 
-def measure_streams(channel, intervals, metrics):
-    """Efficiency and shares of each case; checks of refreshes and of the copy's depth."""
-    refi, late, depth = channel.timing.refi, 0, 0
+def measure_streams(channel, sizes, metrics):
+    """Efficiency, shares and refreshes of each case, and the depth of the copies.
+
+    The shares are those of the whole run, start and end included.
+    """
+    refi, missing, depth = channel.timing.refi, [], 0
+    lines = (sizes.intervals + sizes.warm + 1) * refi // channel.line_clocks
     for name, (pattern, options) in CASES.items():
-        measured = channel.run(pattern, intervals * refi // channel.line_clocks, **options)
+        measured = channel.run(pattern, lines, warm=sizes.warm * refi, **options)
         metrics[f"{name}_efficiency"] = hbm.efficiency(measured)
         metrics |= {f"{name}_{part}_share": share for part, share in hbm.shares(measured).items()
-                    if part not in ("reading", "writing")}
+                    if name in SHARED and part not in ("reading", "writing")}
         metrics[f"{name}_refreshes"] = measured["window_refreshes"]
         metrics[f"{name}_refreshes_owed"] = measured["window"] // (refi // hbm.BANKS)
-        late = max(late, hbm.refreshes_missing(measured))
+        missing.append(hbm.refreshes_missing(measured))
         if pattern == "copy":
             depth = max(depth, measured["queued_reads"], measured["queued_writes"])
-    metrics["refreshes_missing"], metrics["copy_depth"] = late, depth
+    metrics["refreshes_missing"], metrics["copy_depth"] = max(missing), depth
 
 
 def measure_latency(channel, phases, metrics):
@@ -76,7 +87,7 @@ def measure_latency(channel, phases, metrics):
     Exactly so with clocks of equal rate, and within two clocks with those of the package.
     """
     core, fast, right = channel.core, channel.hbm, True
-    gap = {"gap": channel.timing.rc}
+    gap = {"gap": channel.timing.rc, "quiet": QUIET}
     equal = channel.run("conflict", 3, clk_period=1000, hbm_period=1000, phase=500, **gap)
     runs = [channel.run("conflict", 3, phase=core * n // phases, seed=n, **gap)
             for n in range(phases)]
@@ -160,24 +171,30 @@ def measure_memory(options, sizes, metrics):
 
 
 def run(options, sizes=Sizes()):
-    """A wrong answer, or a command that the device refuses, ends the measurement with an error."""
+    """Streams, latencies and memory.
+
+    Every answer of the pseudo-channel, and all of its memory at the end, is compared with a model:
+    a wrong one, or a command that the device refuses, ends the measurement with an error.
+    """
     outcome, metrics = Outcome("hbm", options.package), {}
     options.step(0, 4, "streams (the first time is a build of a minute)")
     channel = Channel(options.package)
-    measure_streams(channel, sizes.intervals, metrics)
+    measure_streams(channel, sizes, metrics)
     options.step(1, 4, "latency of an idle channel")
     formula = measure_latency(channel, sizes.phases, metrics)
     options.step(2, 4, "latency under load")
     carried = measure_loads(channel, sizes.clocks, metrics)
     options.step(3, 4, "memory of a package of 512 GB (the first time is a build of minutes)")
     right = measure_memory(options, sizes, metrics)
-    metrics["copy_efficiency"] = min(v for k, v in metrics.items()
-                                     if k.startswith("copy_by") and k.endswith("efficiency"))
     outcome.metrics = metrics
     outcome.checks = {
         "data_right": True, "refreshes_delivered": metrics["refreshes_missing"] <= LATE,
-        "latency_is_the_formula": formula, "loads_carried": carried, "content_right": right}
+        "latency_is_the_formula": formula, "loads_carried": carried, "content_right": right,
+        "efficiency": metrics["copy_efficiency"] >= 0.88 and min(
+            metrics["read_efficiency"], metrics["write_efficiency"]) >= 0.97,
+        "memory": metrics["package_hbm_gb"] >= 512 and metrics["peak_memory_mb"] <= 3000}
     outcome.config = {
         "channel_rows": channel.rows, "depth": hbm.default("depth"), "core_megahertz": channel.core,
-        "hbm_megahertz": channel.hbm, "refresh_intervals": sizes.intervals}
+        "hbm_megahertz": channel.hbm, "refresh_intervals": sizes.intervals,
+        "large_package": transport.large_package().name}
     return outcome

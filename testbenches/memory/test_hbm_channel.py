@@ -77,7 +77,7 @@ def test_latency_of_random_reads_under_load_is_measured(rate):
 
 def test_unloaded_reads_take_the_documented_time():
     """Closed bank, other row of the open bank, open row, one after the other; equal clocks."""
-    equal = {"clk_period": 1000, "hbm_period": 1000, "phase": 500}
+    equal = {"clk_period": 1000, "hbm_period": 1000, "phase": 500, "quiet": 100}
     measured = run("conflict", 3, gap=T.rc, **equal)
     times = [measured[f"latency{n}"] for n in range(3)]
     print("closed, conflict, hit:", times)
