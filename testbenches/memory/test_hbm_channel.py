@@ -9,18 +9,20 @@ from testbenches.memory.pseudo_bench import SMALL, T, report, run
 
 LINE_CLOCKS = 2 * T.bl      # of the data pins
 INTERVALS = 20 * T.refi // LINE_CLOCKS + 2000       # lines that take more than 20 intervals
+WARM = 40 * T.refi          # clocks after which refreshes are not put off any further
+LONG = WARM // LINE_CLOCKS + INTERVALS
 
 
 def assert_refreshed(measured, late=17):
-    """Over 20 intervals, all refreshes that came to be owed were given, but for the last few."""
+    """Over 20 intervals, as many were given as came to be owed, but for the last few."""
     assert measured["window"] > 20 * T.refi
-    assert abs(refreshes_missing(measured)) <= late
+    assert refreshes_missing(measured) <= late
 
 
 @pytest.mark.parametrize("pattern", ["read", "write"])
 def test_sequential_streams_reach_97_per_cent_of_the_pins(pattern):
     """Over 20 refresh intervals, with all their refreshes."""
-    measured = run(pattern, INTERVALS)
+    measured = run(pattern, LONG, warm=WARM)
     report(f"sequential {pattern}", measured)
     assert_refreshed(measured)
     assert 0.97 <= efficiency(measured) <= 1
@@ -29,7 +31,7 @@ def test_sequential_streams_reach_97_per_cent_of_the_pins(pattern):
 @pytest.mark.parametrize("burst", [1, 16, 64, 100])
 def test_a_copy_reaches_88_per_cent_of_the_pins(burst):
     """A stream is read and another one written, ``burst`` lines at a time; 64 of each queued."""
-    measured = run("copy", INTERVALS, burst=burst)
+    measured = run("copy", LONG, burst=burst, warm=WARM)
     report(f"copy, {burst} lines at a time", measured)
     assert_refreshed(measured)
     assert measured["most_under_way"] <= 64 + 8 + 16    # reads queued, between clocks, in flight
