@@ -2,13 +2,13 @@
 import functools
 import inspect
 import subprocess
-import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 from chiplets import packages, verilog
 from cosim.build import compiler
 from cosim.build.cache import cached, digest
-from cosim.build.model import clock_once
+from cosim.build.model import clock_once, conversion, separate
 from cosim.build.tools import verilator_environment
 from rtl.memory.hbm.channel import HbmChannel
 from rtl.memory.hbm.counters import counters_layout
@@ -49,17 +49,18 @@ def build(wrap=None, **parameters):
     def make_channel():
         return HbmChannel(**parameters)
 
-    with tempfile.TemporaryDirectory() as scratch:
-        component = wrap(make_channel) if wrap else make_channel()
-        text = verilog.write(component, name="dut", path=Path(scratch) / "dut.v").read_text()
-    text, evaluations = clock_once(text)
-    if evaluations != 1:
-        raise compiler.BuildError("The channel has registers of an unknown clock")
+    component = wrap(make_channel) if wrap else make_channel()
+    source = "\n".join(verilog.modules(component, name="dut").values())
     header = layout_header(parameters.get("name_bits", default("name_bits")))
-    key = digest("pseudo", compiler.identity(), text, header, bool(wrap),
-                 *(s.read_text() for s in NATIVE + HEADERS))
+    key = digest("pseudo", compiler.identity(), version("pyosys"), conversion(), source, header,
+                 bool(wrap), *(s.read_text() for s in NATIVE + HEADERS))
 
     def make(folder):
+        (folder / "dut.il").write_text(source)
+        separate("chiplets.verilog.convert", folder / "dut.il", folder / "dut.v")
+        text, evaluations = clock_once((folder / "dut.v").read_text())
+        if evaluations != 1:
+            raise compiler.BuildError("The channel has registers of an unknown clock")
         (folder / "dut.v").write_text(text)
         (folder / "layout.hpp").write_text(header)
         level = "-O1" if wrap else "-O2 -march=native"
