@@ -4,25 +4,28 @@ import os
 import pytest
 
 from cosim.hbm import efficiency, refreshes_missing, unloaded_latency
+from rtl.memory.hbm.refresh import FORCED
 from rtl.memory.hbm.timing import BANKS
 from testbenches.memory.pseudo_bench import SMALL, T, report, run
 
 LINE_CLOCKS = 2 * T.bl      # of the data pins
 INTERVALS = 20 * T.refi // LINE_CLOCKS + 2000       # lines that take more than 20 intervals
-WARM = 40 * T.refi          # clocks after which no more refreshes are put off, at depth 128
-LONG = WARM // LINE_CLOCKS + INTERVALS
 
 
-def assert_refreshed(measured, late=17):
-    """Over 20 intervals, as many were given as came to be owed, but for the last few."""
+def assert_refreshed(measured):
+    """Over 20 intervals, all refreshes that came to be owed were given, but for the last ones.
+
+    No bank with requests is taken before ``FORCED`` are owed, then one with each that comes to be
+    owed, of which one may be under way. Before the window at most one of each bank was owed.
+    """
     assert measured["window"] > 20 * T.refi
-    assert refreshes_missing(measured) <= late
+    assert -BANKS - 1 <= refreshes_missing(measured) <= FORCED + 1
 
 
 @pytest.mark.parametrize("pattern", ["read", "write"])
 def test_sequential_streams_reach_97_per_cent_of_the_pins(pattern):
     """Over 20 refresh intervals, with all their refreshes."""
-    measured = run(pattern, LONG, warm=WARM, depth=128)
+    measured = run(pattern, INTERVALS)
     report(f"sequential {pattern}", measured)
     assert_refreshed(measured)
     assert 0.97 <= efficiency(measured) <= 1
@@ -30,11 +33,11 @@ def test_sequential_streams_reach_97_per_cent_of_the_pins(pattern):
 
 @pytest.mark.parametrize("burst", [1, 16, 64, 100])
 def test_a_copy_reaches_88_per_cent_of_the_pins(burst):
-    """A stream is read and another one written, ``burst`` lines at a time; 128 of each queued."""
-    measured = run("copy", LONG, burst=burst, warm=WARM, depth=128)
+    """A stream is read and another one written, ``burst`` lines at a time; 64 of each queued."""
+    measured = run("copy", INTERVALS, burst=burst)
     report(f"copy, {burst} lines at a time", measured)
     assert_refreshed(measured)
-    assert measured["most_under_way"] <= 128 + 8 + 16    # reads queued, between clocks, in flight
+    assert measured["most_under_way"] <= 64 + 8 + 16    # reads queued, between clocks, in flight
     assert 0.88 <= efficiency(measured) <= 1
 
 
@@ -79,12 +82,12 @@ def test_latency_of_random_reads_under_load_is_measured(rate):
 
 def test_unloaded_reads_take_the_documented_time():
     """Closed bank, other row of the open bank, open row, one after the other; equal clocks."""
-    equal = {"clk_period": 1000, "hbm_period": 1000, "phase": 500, "quiet": 100}
-    measured = run("conflict", 3, gap=T.rc, **equal)
+    equal = {"clk_period": 1000, "hbm_period": 1000, "phase": 500}
+    measured = run("conflict", 3, gap=T.rc, quiet=20, **equal)      # not at once after the reset
     times = [measured[f"latency{n}"] for n in range(3)]
     print("closed, conflict, hit:", times)
     assert times == [sum(unloaded_latency(row)) for row in ("closed", "other", "open")]
-    measured = run("conflict", 3, gap=T.rc)
+    measured = run("conflict", 3, gap=T.rc, quiet=20)
     for n, clocks in enumerate(times):
         assert abs(measured[f"hbm_latency{n}"] - clocks) <= 2
 
@@ -152,8 +155,8 @@ def test_busy_banks_are_refreshed_before_they_are_overdue(pattern, all_banks):
     assert intervals - 8 < given <= intervals + 1
     if all_banks or pattern == "starve":
         assert measured["at_refresh"] > 0
-    for name in ("bank_refreshes", "refreshes"):    # some come after the counters were read
-        assert 0 <= measured[name] - measured[f"at_{name}"] <= BANKS
+    for name in ("bank_refreshes", "refreshes"):    # what is owed in the end comes afterwards
+        assert 0 <= measured[name] - measured[f"at_{name}"] <= FORCED + BANKS
 
 
 def test_refresh_of_all_banks_costs_what_it_must():
@@ -173,8 +176,9 @@ def test_banks_are_refreshed_while_nobody_asks():
 def test_clocks_may_be_left_out_while_nothing_happens(rate, monkeypatch):
     """Every command and every answer comes when it does without that."""
     monkeypatch.setenv("MXLET_SEED", str(os.getpid()))
-    plain, skipped = (run("mixed", 1000, request=rate, ready=50, skip=skip) for skip in (0, 1))
-    assert skipped["evaluations"] < plain["evaluations"]
+    plain, skipped = (run("mixed", 1000, request=rate, ready=50, skip=skip, noise=0)
+                      for skip in (0, 1))   # noise would draw other numbers
+    assert skipped["edges"] < plain["edges"]
     for name in ("hash", "clks", "hbms", "worst_read", "bank_refreshes", "at_idle", "at_clocks"):
         assert plain[name] == skipped[name]
 
