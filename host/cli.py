@@ -198,10 +198,10 @@ def bench(name: Annotated[str | None, typer.Argument(help="a measurement, such a
     for each in BENCHES if every else [name]:
         with progress() as callback:
             outcome = BENCHES[each](options(package, threads, processes, callback))
+        outcome.config["commit"] = transport.commit()
         if json != "-":
             console.print(outcome_table(outcome))
         if every:
-            outcome.config["commit"] = transport.commit()
             outcome.write(Path("benchmarks") / f"{each}.json")
         elif json:
             outcome.write(json)

@@ -30,6 +30,14 @@ SHOWN = {   # metrics shown, by bench, and the figure to reach
             "saturation_throughput_2x3": "", "saturation_throughput_1x5": "",
             "full_load_throughput_8x8": "", "latency_8x8_at_80_percent": "",
             "multicast_column_fetch_reduction": "", "simulation_ns_per_routed_flit": ""},
+    "hbm": {"read_efficiency": "at least 0.97", "write_efficiency": "at least 0.97",
+            "copy_efficiency": "at least 0.88", "copy_depth": "at most 128",
+            "copy_turnaround_share": "", "random_64B_efficiency": "",
+            "unloaded_latency_ns_open_row": "", "unloaded_latency_ns_closed_bank": "",
+            "unloaded_latency_ns_other_row": "", "latency_ns_at_10_percent": "",
+            "latency_ns_at_30_percent": "", "latency_ns_at_50_percent": "",
+            "latency_ns_at_60_percent": "", "package_hbm_gb": "at least 512", "touched_mb": "",
+            "peak_memory_mb": "at most 3,000"},
     "attention_decode": {"kv_bandwidth_utilization": "at least 0.95", "split_speedup": ""},
 }
 

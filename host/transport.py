@@ -10,6 +10,7 @@ import numpy as np
 
 from cosim import yardstick as yardstick_model
 from cosim.build import generate as generator
+from cosim.build.large import LARGE
 from cosim.engine.engine import EngineError
 from cosim.package import Package
 from host.boot import Settings
@@ -91,12 +92,14 @@ class CosimTransport:
 
     def worker_memory_mb(self):
         """Resident memory of worker processes at their peak [MB]."""
-        total = 0.0
-        for pid in self.package.engine.worker_pids():
-            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    total += int(line.split()[1]) / 1000
-        return total
+        return sum(map(peak_memory_mb, self.package.engine.worker_pids()))
+
+    def peak_memory_mb(self):
+        """Resident memory of this process at its peak, and of its workers [MB].
+
+        Its own peak is that since :func:`forget_peak_memory`.
+        """
+        return peak_memory_mb("self") + self.worker_memory_mb()
 
     def _changes(self):
         """State changes by die, PE and unit."""
@@ -147,6 +150,18 @@ class CosimTransport:
         return np.cumsum(delta)
 
 
+def peak_memory_mb(pid):
+    """Resident memory of a process at its peak [MB]."""
+    line, = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+             if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+def forget_peak_memory():
+    """From now on, the peak is that of what is resident now and later."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 @contextmanager
 def open_package(options, *, record=False):
     """A running package for ``host.outcome.Options``; ``record`` keeps what units did."""
@@ -157,6 +172,11 @@ def open_package(options, *, record=False):
     with Package(options.package, waves=options.waves, trace=options.trace, record=record,
                  broken=broken, **workers) as package:
         yield CosimTransport(package, options.settings)
+
+
+def large_package():
+    """A package with 512 GiB of HBM, for ``Options.package``."""
+    return LARGE
 
 
 def packages():

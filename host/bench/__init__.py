@@ -7,6 +7,7 @@ from host.bench import (
     gemm_hbm,
     gemm_layers,
     generations,
+    hbm,
     launch,
     noc,
     simspeed,
@@ -15,6 +16,6 @@ from host.bench import (
 
 BENCHES = {"gemm": gemm.run, "gemm_layers": gemm_layers.run, "attention": attention.run,
            "attention_decode": attention.run_decode, "ffn": ffn.run, "embed": embed.run,
-           "launch": launch.run, "noc": noc.run, "gemm_hbm": gemm_hbm.run,
+           "launch": launch.run, "noc": noc.run, "hbm": hbm.run, "gemm_hbm": gemm_hbm.run,
            "stream_add": stream_add.run, "generations": generations.run,
            "simspeed": simspeed.run}

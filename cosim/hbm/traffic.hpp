@@ -1,16 +1,18 @@
 // Requests to an HbmChannel, what must come back, and what memory must hold in the end.
 #pragma once
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <deque>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <set>
 #include <unordered_map>
 
-#include "pseudo_options.hpp"
-#include "layout.hpp"  // bit positions of the payloads, written by the test
+#include "options.hpp"
+#include "layout.hpp"  // bit positions of the payloads, written by the build
 
 namespace mxlet::pseudo {
 
@@ -30,7 +32,7 @@ template <typename Words> void put(Words& words, int at, int bits, uint64_t valu
 }
 
 struct Request {
-    uint64_t line = 0, mask = ~0ull;
+    uint64_t line = 0, mask = ~0ull, asked = 0;
     uint32_t name = 0, agent = 0;
     bool write = false, registers = false;
     uint8_t data[64];
@@ -52,7 +54,7 @@ struct Request {
 struct Expected {
     bool write, refused, registers, poison;
     uint32_t agent;
-    uint64_t line, accepted, accepted_hbm;
+    uint64_t line, asked, accepted, accepted_hbm;
     uint8_t data[64];
 };
 
@@ -78,12 +80,16 @@ class Traffic {
 
     uint32_t random() { return random_(); }
     void served(uint64_t hbm) { served_ = hbm; }  // row 1 of bank 0 was accessed
+    void commanded(bool write) { queued_[write]--; }  // half a line
 
     // Faults, each in an access of its own; remembers what cannot be read.
     void break_things(HbmFaults& faults, uint64_t accesses) {
         const uint64_t count = options_.flips + options_.stuck + options_.doubled;
+        std::vector<uint64_t> parts(count);  // of memory, for faults of every kind everywhere
+        std::iota(parts.begin(), parts.end(), 0);
+        std::shuffle(parts.begin(), parts.end(), random_);
         for (uint64_t n = 0; n < count; n++) {
-            const uint64_t access = n * (accesses / count) + random_() % (accesses / count);
+            const uint64_t access = parts[n] * (accesses / count) + random_() % (accesses / count);
             const uint32_t bit = random_() % HbmFaults::BITS;
             if (n >= options_.flips && n < options_.flips + options_.stuck) {
                 faults.stick(access, bit, random_() % 2);
@@ -119,13 +125,17 @@ class Traffic {
             request.name = 1;
             return true;
         }
-        if (random_() % 100 >= options_.request) return false;
+        if (!comes(now)) return false;
+        if (options_.queued && std::max(queued_[0], queued_[1]) > 2 * (int64_t(options_.queued) - 1))
+            return false;
         for (uint64_t tries = 0; tries < agents_.size(); tries++) {
             Agent& agent = agents_[turn_++ % agents_.size()];
             if (agent.under_way >= options_.under_way) continue;
             request = Request{};
             request.agent = uint32_t(&agent - agents_.data());
             if (!make(agent)) continue;
+            request.asked = now;
+            if (options_.open) request.asked = arrivals_.front(), arrivals_.pop_front();
             do request.name = random_() % (1u << NAME_BITS);
             while (expected_.count(request.name));
             for (int n = 0; n < 64; n += 4) {
@@ -140,7 +150,11 @@ class Traffic {
     void accept(uint64_t now, uint64_t hbm) {
         Request& r = request;
         Expected e{r.write, r.registers ? r.write || r.line : r.line >= lines_, r.registers, false,
-                   r.agent, r.line, now, hbm, {}};
+                   r.agent, r.line, options_.open ? r.asked : now, now, hbm, {}};
+        if (!e.refused && !r.registers) {
+            queued_[r.write] += 2;
+            most_queued_[r.write] = std::max(most_queued_[r.write], (queued_[r.write] + 1) / 2);
+        }
         if (!e.refused && !r.registers) {
             uint8_t* place = &model_[64 * r.line];
             e.poison = failed_.count(r.line);
@@ -189,8 +203,8 @@ class Traffic {
             hbm_latencies_[answered_] = hbm - e.accepted_hbm;
         }
         if (!e.write && !e.registers) {
-            latency_ += now - e.accepted;
-            worst_ = std::max(worst_, now - e.accepted);
+            latency_ += now - e.asked;
+            worst_ = std::max(worst_, now - e.asked);
             read_++;
         }
         answered_++;
@@ -211,7 +225,8 @@ class Traffic {
 
     template <typename Print> void report(Print print) const {
         print("most_under_way", most_), print("mean_read", read_ ? latency_ / read_ : 0);
-        print("worst_read", worst_);
+        print("worst_read", worst_), print("all_reads", latency_), print("read", read_);
+        print("queued_reads", most_queued_[0]), print("queued_writes", most_queued_[1]);
         for (int n = 0; n < 4; n++) {
             print(("latency" + std::to_string(n)).c_str(), latencies_[n]);
             print(("hbm_latency" + std::to_string(n)).c_str(), hbm_latencies_[n]);
@@ -230,6 +245,14 @@ class Traffic {
         Agent& agent = agents_[e.agent];
         agent.under_way--;
         if (pattern_ == "copiers" && !e.write) agent.writes.push_back((e.line + lines_ / 2 + agent.away) % lines_);
+    }
+
+    // Whether a request may be made in this clock.
+    bool comes(uint64_t now) {
+        if (!options_.open) return random_() % options_.of < options_.request;
+        for (arrival_ = arrival_ ? arrival_ : now; arrival_ <= now; arrival_++)
+            if (random_() % options_.of < options_.request) arrivals_.push_back(arrival_);
+        return !arrivals_.empty();
     }
 
     // The next request of an agent; false if it has none.
@@ -296,7 +319,9 @@ class Traffic {
     std::vector<uint8_t> model_;
     uint64_t lines_, turn_ = 0, sent_ = 0, answered_ = 0, moved_ = 0, next_at_ = 0, most_ = 0;
     uint64_t latency_ = 0, worst_ = 0, read_ = 0, victim_from_ = 0, served_ = 0, latencies_[4] = {}, hbm_latencies_[4] = {};
-    uint64_t counters_[16] = {};
+    uint64_t counters_[16] = {}, arrival_ = 0;
+    int64_t queued_[2] = {}, most_queued_[2] = {};  // halves; lines
+    std::deque<uint64_t> arrivals_;
     std::vector<Agent> agents_;
     std::set<uint64_t> lost_, failed_;  // accesses; lines
     std::unordered_map<uint32_t, Expected> expected_;

@@ -1,4 +1,4 @@
-// Arguments "name=value" of the programs that test an HBM pseudo-channel.
+// Arguments "name=value" of the program that loads an HBM pseudo-channel.
 #pragma once
 #include <map>
 #include <stdexcept>
@@ -9,15 +9,19 @@
 namespace mxlet::pseudo {
 
 // Of numbers, by name:
-//   rows, count (requests), seed; request, ready: per cent of clocks in which the streams may move;
-//   quiet: clocks before the first request; gap: clocks from each answer to the next request, if not
+//   rows, count (requests), seed; request of `of`, ready of 100: clocks in which the streams may move;
+//   open: requests come at that rate, whether or not the one before was taken, and latency counts
+//   from there; queued: lines of each direction accepted but not yet moved on the pins at most, 0: any
+//   number (requests for whole lines only);
+//   quiet: clocks before the first request; warm: clocks of the pins before the window that is
+//   measured; gap: clocks from each answer to the next request, if not
 //   0 (one at a time); burst: lines that a copy reads or writes at a time; victim: bit 0: the starved
 //   access is a write, 1: the others are; agents, under_way, far: see Traffic; stride [line];
 //   skip: leave out clocks as the channel allows; noise: other data on the pins while none are due;
 //   fill: memory is not zero; flips, stuck, doubled: so many accesses have a flipped bit, a stuck
 //   bit, two flipped bits; failed: rows of bank 5 that fail;
 //   clk_period, hbm_period, phase: times of the two clocks, in one unit.
-#define MXLET_OPTIONS(X) X(rows) X(count) X(seed) X(request) X(ready) X(quiet) X(gap) X(burst) \
+#define MXLET_OPTIONS(X) X(rows) X(count) X(seed) X(request) X(of) X(open) X(queued) X(ready) X(quiet) X(warm) X(gap) X(burst) \
     X(victim) X(agents) X(under_way) X(far) X(stride) X(skip) X(noise) X(fill) X(flips) X(stuck) \
     X(doubled) X(failed) X(clk_period) X(hbm_period) X(phase)
 

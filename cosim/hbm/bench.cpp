@@ -6,7 +6,7 @@
 #include <ctime>
 
 #include "Vdut.h"
-#include "pseudo_traffic.hpp"
+#include "traffic.hpp"
 
 using namespace mxlet::pseudo;
 
@@ -17,9 +17,9 @@ struct Bench {
     std::vector<uint8_t> memory;
     HbmPseudo device;
     Traffic traffic;
-    uint64_t clk_at = 0, hbm_at, left_out = 0, clks = 0, hbms = 0, evaluations = 0, ticks = 0;
+    uint64_t clk_at = 0, hbm_at, left_out = 0, clks = 0, hbms = 0, edges = 0;
     uint64_t active = 0, spent = 0, hash = 0, first_command = 0, last_data = 0;
-    uint64_t open_row = 0, refreshes_from = 0, refreshes_to = 0;
+    uint64_t open_row = 0, refreshes_from = 0, refreshes_to = 0, accesses_from = 0, accesses_to = 0;
 
     explicit Bench(const Options& options)
         : options(options), memory(options.rows * HbmPseudo::ROW),
@@ -32,7 +32,6 @@ struct Bench {
         const uint64_t start = __rdtsc();
         dut.eval();
         spent += __rdtsc() - start;
-        evaluations++;
     }
 
     void hbm() {
@@ -55,20 +54,22 @@ struct Bench {
         device.cycle(row, column, dut.write_data.data(), dut.read_data.data());
         if (row.valid && row.op == HbmRowOp::ACTIVATE && row.bank == 0) open_row = row.row;
         if (column.valid) {
+            traffic.commanded(column.write);
             if (column.bank == 0 && open_row == 1) traffic.served(hbms);
-            if (!first_command) {
+            if (!first_command && hbms >= options.warm) {
                 first_command = hbms;
-                refreshes_from = all_refreshes();
+                refreshes_from = all_refreshes(), accesses_from = accesses() - 1;
             }
             last_data = hbms;
-            refreshes_to = all_refreshes();
+            refreshes_to = all_refreshes(), accesses_to = accesses();
             hash = hash * 31 + hbms * 1024 + column.bank * 64 + column.column * 2 + column.write;
         }
         dut.hbm_skipped = left_out;
         left_out = 0;
         dut.hbm_clk ^= 1;
-        ticks++;
+        edges++;
     }
+    uint64_t accesses() const { return device.counters().reads + device.counters().writes; }
     uint64_t all_refreshes() const {
         return device.counters().bank_refreshes + 16 * device.counters().refreshes;
     }
@@ -89,6 +90,7 @@ struct Bench {
         sent = moves_in;
         if (options.skip && !dut.awake && !dut.request___05Fvalid) return true;
         dut.clk ^= 1;
+        edges++;
         return true;
     }
     bool sent = false;
@@ -137,7 +139,8 @@ struct Bench {
         print("activates", c.activates), print("bank_refreshes", c.bank_refreshes);
         print("precharges", c.precharges), print("refreshes", c.refreshes);
         print("window_refreshes", refreshes_to - refreshes_from);
-        print("reads", c.reads), print("writes", c.writes), print("evaluations", evaluations);
+        print("window_accesses", accesses_to - accesses_from);
+        print("reads", c.reads), print("writes", c.writes), print("edges", edges);
         print("ns_per_active_clock", active ? uint64_t(nanoseconds / double(active)) : 0);
         traffic.report(print);
         return 0;
