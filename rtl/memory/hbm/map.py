@@ -26,7 +26,7 @@ def place_of(line, *, row_bits):
     not just left, as the sum then changes by 0 or 1. ``HbmPseudo::line_of`` in
     cosim/devices/hbm_pseudo.hpp is the way back.
     """
-    group, column = Cat(line[0], line[1 + COLUMN_BITS]), line[1:1 + COLUMN_BITS]
+    group, column = line[:GROUP_BITS], line[GROUP_BITS:GROUP_BITS + COLUMN_BITS]
     above = line[GROUP_BITS + COLUMN_BITS:]
     bank, row = above[:2], above[2:2 + row_bits]
     for low in range(0, COLUMN_BITS, 2):

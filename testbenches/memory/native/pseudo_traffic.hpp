@@ -1,10 +1,12 @@
 // Requests to an HbmChannel, what must come back, and what memory must hold in the end.
 #pragma once
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <deque>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <set>
 #include <unordered_map>
@@ -82,8 +84,11 @@ class Traffic {
     // Faults, each in an access of its own; remembers what cannot be read.
     void break_things(HbmFaults& faults, uint64_t accesses) {
         const uint64_t count = options_.flips + options_.stuck + options_.doubled;
+        std::vector<uint64_t> parts(count);  // of memory, for faults of every kind everywhere
+        std::iota(parts.begin(), parts.end(), 0);
+        std::shuffle(parts.begin(), parts.end(), random_);
         for (uint64_t n = 0; n < count; n++) {
-            const uint64_t access = n * (accesses / count) + random_() % (accesses / count);
+            const uint64_t access = parts[n] * (accesses / count) + random_() % (accesses / count);
             const uint32_t bit = random_() % HbmFaults::BITS;
             if (n >= options_.flips && n < options_.flips + options_.stuck) {
                 faults.stick(access, bit, random_() % 2);
