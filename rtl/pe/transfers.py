@@ -146,11 +146,17 @@ class Transfers(wiring.Component):
         return m
 
     def _tags(self, m, count):
-        """A queue of the free tags, and how many others are under way."""
-        m.submodules.tags = tags = memory.Memory(shape=range(self.tags), depth=self.tags,
-                                                 init=range(self.tags))
+        """Free tags: those never given out since the reset, then a queue of those that came back.
+
+        A reset leaves the queue empty, not the RAM in order: tags were under way.
+        """
+        m.submodules.tags = tags = memory.Memory(shape=range(self.tags), depth=self.tags, init=[])
+        fresh = Signal(range(self.tags + 1))
+        unused = fresh != self.tags
         back, front = tags.write_port(), tags.read_port(domain="comb")
         m.d.comb += [back.data.eq(self.answer_tag), back.en.eq(self.answer),
-                     self.tag.eq(front.data)]
+                     self.tag.eq(Mux(unused, fresh, front.data))]
         m.d.sync += [count.eq(count + self.issue - self.answer),
-                     front.addr.eq(front.addr + self.issue), back.addr.eq(back.addr + self.answer)]
+                     fresh.eq(fresh + (self.issue & unused)),
+                     front.addr.eq(front.addr + (self.issue & ~unused)),
+                     back.addr.eq(back.addr + self.answer)]

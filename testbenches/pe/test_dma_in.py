@@ -5,7 +5,7 @@ import cocotb
 import numpy as np
 
 from cosim.golden.moves import Rows, rows_in
-from rtl.pe.dma_in import DmaIn
+from rtl.pe.dma_in import TAGS, DmaIn
 from rtl.pe.interfaces import ErrorCode, Hint
 from testbenches import sim
 from testbenches.pe.unit_bench import Bench, address_of, command, error_of, operand, seed
@@ -28,7 +28,7 @@ def dma(rows, *, tag=0, offset=0, release=0, indexed=None, limit=0, hint=0):
 
 async def new_bench(dut, **options):
     seed()
-    bench = Bench(dut, lines=LINES, buffers=BUFFERS, **options)
+    bench = Bench(dut, lines=LINES, buffers=BUFFERS, tags=TAGS, **options)
     await bench.start()
     return bench
 
@@ -105,20 +105,37 @@ async def gathered_one_line_rows_follow_each_other(dut):
 
 
 @cocotb.test()
-async def sixty_four_reads_are_under_way_and_no_more(dut):
-    bench = await new_bench(dut, ready=1.0)
+async def all_tags_are_under_way_and_no_more_reads(dut):
+    bench, more = await new_bench(dut, ready=1.0), TAGS - 14
     bench.silent = True
     bench.commands += [dma(Rows(address=0, rows=1, row_bytes=20 * 64), tag=1, release=1),
-                       dma(Rows(address=4096, rows=1, row_bytes=50 * 64), tag=2, release=2)]
-    for _ in range(120):
+                       dma(Rows(address=4096, rows=1, row_bytes=more * 64), tag=2, release=2)]
+    for _ in range(TAGS + 60):
         await bench.step()
-    assert len(bench.pending) == 64, "the second job's reads start behind those of the first"
+    assert len(bench.pending) == TAGS, "the second job's reads start behind those of the first"
     assert [r["address"] for r in bench.requests[20:22]] == [4096, 4160]
     assert dut.outstanding.value and not dut.unit__idle.value
     bench.silent = False
     await bench.finish()
-    assert bench.most == 64 and len(bench.requests) == 70 and not dut.outstanding.value
+    assert bench.most == TAGS and len(bench.requests) == TAGS + 6 and not dut.outstanding.value
     assert bench.releases == [(DATA, 1, 1), (DATA, 1, 2)]
+
+
+@cocotb.test()
+async def a_reset_with_reads_under_way_makes_all_tags_free(dut):
+    """Some were answered before, in any order; the bench watches that no tag is out twice."""
+    bench = await new_bench(dut, ready=1.0, latency=(5, 60))
+    bench.commands.append(dma(Rows(address=0, rows=1, row_bytes=400 * 64)))
+    await bench.until(lambda: len(bench.requests) > 2 * TAGS and len(bench.pending) > 20)
+    bench = await new_bench(dut, ready=1.0)
+    bench.silent = True
+    job = Rows(address=640, rows=1, row_bytes=(TAGS + 9) * 64)
+    bench.commands.append(dma(job))
+    for _ in range(TAGS + 60):
+        await bench.step()
+    assert len(bench.pending) == TAGS == len({fields["tag"] for _, fields in bench.pending})
+    bench.silent = False
+    await bench.finish()
 
 
 @cocotb.test()

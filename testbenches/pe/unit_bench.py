@@ -61,7 +61,8 @@ class Bench:
     """
 
     def __init__(self, dut, *, lines, buffers, ready=0.7, far_bytes=1 << 16, in_order=False,
-                 latency=(1, 20)):
+                 latency=(1, 20), tags=64):
+        self.tags = tags            # of the fabric
         self.dut, self.lines, self.buffers, self.ready = dut, lines, buffers, ready
         self.local = np.random.randint(0, 256, lines * LINE_BYTES, dtype=np.uint8)
         self.far = np.random.randint(0, 256, far_bytes, dtype=np.uint8)
@@ -183,7 +184,7 @@ class Bench:
         value = self.held("request", dut.request__valid, dut.request__ready, dut.request__payload)
         if value is not None:
             fields = unpack(request_layout(), value)
-            assert fields["address"] % LINE_BYTES == 0 and fields["tag"] < 64
+            assert fields["address"] % LINE_BYTES == 0 and fields["tag"] < self.tags
             assert all(fields["tag"] != other["tag"] for _, other in self.pending)
             self.requests.append(fields)
             self.pending.append((self.cycle + random.randint(*self.latency), fields))
