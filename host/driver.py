@@ -32,7 +32,7 @@ class DeviceError(RuntimeError):
         if c.failed:
             where += f", PE {c.pe}, unit {Unit(c.unit).name}"
         where += f", command {c.command}, field {c.field}"
-        if c.code in (Code.BAD_ADDRESS, Code.POISON):
+        if c.code in (Code.BAD_ADDRESS, Code.POISON) or c.code == Code.LINK_DOWN and c.address:
             where += f", address {c.address:#x}"
         if note:
             where += ", " + note.format(c)
@@ -47,8 +47,8 @@ class DeviceTimeout(RuntimeError):
 class Completion:
     """A completion entry, decoded (see docs/programming-model.md).
 
-    ``address``: of the access that failed, with ``BAD_ADDRESS`` and ``POISON``. ``value``: what an
-    event has counted.
+    ``address``: of the access that failed, with ``BAD_ADDRESS`` and ``POISON``, and with
+    ``LINK_DOWN`` if a program asked; else 0. ``value``: what an event has counted.
     """
 
     tag: int

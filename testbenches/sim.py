@@ -23,9 +23,11 @@ QUICK_BUILD = " OPT_FAST=-O0 OPT_SLOW=-O0 OPT_GLOBAL=-O0"
 FAST_BUILD = " OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1"
 ARGS = {
     "icarus": ["-g2012"],
-    "verilator": ["--x-assign", "fast", "--x-initial", "fast", "-Wno-fatal", "-Wno-WIDTH",
-                  "-CFLAGS", "-std=c++20"],
+    "verilator": ["--assert", "--x-assign", "fast", "--x-initial", "fast", "-Wno-fatal",
+                  "-Wno-WIDTH", "-CFLAGS", "-std=c++20"],
 }
+# Icarus prints the place of a failed assert, behind its message without a new line, and goes on.
+FIRED = re.compile(r"ERROR: \S+\.v:\d+:|Assertion failed")
 PORT = re.compile(r"^( *(?:input|output) .*);$", re.MULTILINE)
 
 
@@ -78,8 +80,9 @@ def run(component, *, test_module, build_dir, simulator="verilator", testcase=No
     """Run the cocotb tests of ``test_module`` with ``component`` as ``dut``; fail if any fails.
 
     The build is kept under ``build/blocks`` by the hash of the Verilog, and shared by tests.
-    ``env`` reaches the test through ``os.environ``. An ``Assert`` that fired fails the run even
-    where the simulator only prints it. ``fast``: build for speed of simulation, for long tests.
+    ``env`` reaches the test through ``os.environ``. An ``Assert`` that fired, or whose condition
+    was unknown, fails the run even where the simulator only prints it. ``fast``: build for speed of
+    simulation, for long tests.
     """
     source = verilog.write(component, name="dut", path=Path(build_dir) / "dut.v")
     text = source.read_text()
@@ -111,7 +114,7 @@ def run(component, *, test_module, build_dir, simulator="verilator", testcase=No
         os.environ.clear()
         os.environ.update(old_env)
     output = log.read_text()
-    if re.search(r"(?m)^ERROR: .*(assert|Assert)|Assertion failed", output):
+    if FIRED.search(output):
         pytest.fail(f"an assertion of the design fired, see {log}:\n{output[-2000:]}")
     xml = Path(results).read_text()
     if "<testcase" not in xml:

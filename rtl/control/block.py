@@ -66,7 +66,7 @@ class ControlBlock(wiring.Component):
 
     A packet is refused, with no effect on any PE, if its mask is empty or names a PE that the die
     does not have (``BAD_FIELD``, field 8), if its table is not at a line (``BAD_FIELD``, field 2)
-    or cannot be read (``BAD_ADDRESS`` or ``POISON``, field 2), or if it needs a PE that was given
+    or cannot be read (as :class:`AccessError` says, field 2), or if it needs a PE that was given
     up (``WATCHDOG``, field 8). See :class:`rtl.control.context.PacketContext` for barriers and
     time-outs. The configuration can be written while no packet is here, and only with rows that
     there are; else the write is answered with an error. The clock of all but a counter of time

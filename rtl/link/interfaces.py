@@ -76,7 +76,8 @@ def completion_layout():
 
     ``unit``, ``field`` and ``command_tag`` are those of the report of PE ``failed_pe``;
     ``failed_mask`` has a bit for each PE that failed; ``cycles`` run from launch to completion.
-    ``address``, with ``BAD_ADDRESS`` and ``POISON``: of the line whose access failed; else 0.
+    ``address``, with ``BAD_ADDRESS``, ``POISON`` and ``LINK_DOWN``: of the line whose access
+    failed; else 0.
     """
     return data.StructLayout({"id": LAUNCH_ID_BITS, "code": ErrorCode, "unit": 4, "field": 8,
                               "command_tag": 16, "failed_pe": 8, "failed_mask": 16,

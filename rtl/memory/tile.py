@@ -109,7 +109,8 @@ class MemoryTile(wiring.Component):
         if not self.channels:
             m.d.comb += [sram.request.valid.eq(self.i_packets.valid),
                          self.i_packets.ready.eq(sram.request.ready),
-                         self.sram_access.eq(self.i_packets.valid & self.i_packets.ready)]
+                         self.sram_access.eq(self.i_packets.valid & self.i_packets.ready),
+                         self.hbm_access.eq(0)]     # else the output floats: a tile is placed
             self._answer(m, sram, [])
             return m
         # After a change of the ways the slice is busy from the next cycle on.

@@ -87,7 +87,8 @@ def launch_layout():
 def report_layout():
     """How a program ended: the code, and the command's tag, unit and field that caused it.
 
-    ``address``: of the line whose access failed, with ``BAD_ADDRESS`` and ``POISON``; else 0.
+    ``address``: of the line whose access failed, with ``BAD_ADDRESS``, ``POISON`` and
+    ``LINK_DOWN``; else 0.
     """
     return data.StructLayout({"code": ErrorCode, "tag": 16, "unit": Unit, "field": 8,
                               "address": ADDRESS_BITS})

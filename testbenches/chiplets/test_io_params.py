@@ -5,9 +5,9 @@ import pytest
 from chiplets.io import IoChiplet
 
 
-@pytest.mark.parametrize("dies", [0, 3, "2"])
+@pytest.mark.parametrize("dies", [0, 5, "2"])
 def test_wrong_dies_are_refused(dies):
-    with pytest.raises(ValueError, match=f"Dies must be 1 to 2, not {dies!r}"):
+    with pytest.raises(ValueError, match=f"Dies must be 1 to 4, not {dies!r}"):
         IoChiplet(dies=dies)
 
 

@@ -21,7 +21,7 @@ from rtl.noc.address import DIE_BITS
 from rtl.pe import interfaces as pe
 from rtl.pe.interfaces import AccessError, PePort
 from testbenches import sim
-from testbenches.chiplets.test_compute import PortOfPe, bits
+from testbenches.chiplets.compute_bench import PortOfPe, bits
 from testbenches.link.channel import Channel, flipping, losing
 
 PES = 2

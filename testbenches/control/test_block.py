@@ -230,7 +230,7 @@ async def a_packet_that_cannot_start_is_refused(dut, case):
                    "address": (BAD_ADDRESS, 2), "poison": (POISON, 2),
                    "link_down": (LINK_DOWN, 2)}[case]
     assert (done["id"], done["code"], done["field"], done["mask"]) == (9, code, field, 0)
-    assert done["address"] == (TABLE + 64 * 9 if code in (BAD_ADDRESS, POISON) else 0)
+    assert done["address"] == (TABLE + 64 * 9 if code in (BAD_ADDRESS, POISON, LINK_DOWN) else 0)
     bench.packet(10, {0: [(OK,)]})
     assert (await bench.completion())["code"] == OK
 

@@ -16,7 +16,7 @@ from testbenches.twins import Twins
 LAYOUT = MeshLayout.standard(2, 2)
 ADDRESSES = AddressMap(LAYOUT, bank_lines=16)
 REQUEST, RESPONSE = request_packet_layout(LAYOUT), response_packet_layout(LAYOUT)
-BANKS = LAYOUT.group("sram")
+BANKS = LAYOUT.group("tile")
 HERE = LAYOUT.nodes["pe2"]
 DIE = 5
 

@@ -18,11 +18,11 @@ from rtl.noc.routes import OPPOSITE, STEP, Ports, ports_of
 SIZES = list(itertools.product(range(1, 5), range(1, 5)))
 LAYOUTS = {f"{r}x{c}": MeshLayout(r, c, ()) for r, c in SIZES}
 LAYOUTS |= {f"{r}x{c} chiplet": MeshLayout.standard(r, c) for r, c in SIZES if c > 1}
-LAYOUTS |= {"2x3 package": MeshLayout.standard(2, 3, hbm_channels=2),
-            "1x2 package": MeshLayout.standard(1, 2, hbm_channels=2),
-            "2x5 package": MeshLayout.standard(2, 5, hbm_channels=6),
-            "2x6 package": MeshLayout.standard(2, 6, hbm_channels=8),
-            "4x4 package": MeshLayout.standard(4, 4, hbm_channels=4),
+LAYOUTS |= {"1x5 package": MeshLayout.standard(1, 5, peers=1),
+            "2x3 package": MeshLayout.standard(2, 3, peers=1),
+            "2x2 package": MeshLayout.standard(2, 2, peers=2),
+            "2x6 with peers": MeshLayout.standard(2, 6, peers=2),
+            "4x4 with peers": MeshLayout.standard(4, 4, peers=2),
             "12x6 in clusters of six": MeshLayout.standard(12, 6, cluster=(2, 3)),
             "4x4 in clusters of four": MeshLayout.standard(4, 4, cluster=(2, 2))}
 
@@ -108,7 +108,8 @@ def test_the_graph_finds_a_cycle_if_packets_may_turn_as_they_like():
         list(TopologicalSorter(Grid(LAYOUTS["2x2"], Any).dependencies()).static_order())
 
 
-@pytest.mark.parametrize("name", ["1x4", "3x3", "2x3 package", "4x4 in clusters of four"])
+@pytest.mark.parametrize("name", ["1x4", "3x3", "2x3 package", "2x2 package",
+                                  "4x4 in clusters of four"])
 def test_a_packet_leaves_at_its_target_alone_over_as_few_routers_as_there_are(name):
     layout = LAYOUTS[name]
     grid = Grid(layout)
@@ -118,7 +119,8 @@ def test_a_packet_leaves_at_its_target_alone_over_as_few_routers_as_there_are(na
         assert len(edges) == abs(source.row - target.row) + abs(source.column - target.column) + 1
 
 
-@pytest.mark.parametrize("name", ["1x4", "3x3", "2x3 package", "4x4 in clusters of four"])
+@pytest.mark.parametrize("name", ["1x4", "3x3", "2x3 package", "2x2 package",
+                                  "4x4 in clusters of four"])
 def test_a_multicast_leaves_at_each_member_once(name):
     layout = LAYOUTS[name]
     grid, known = Grid(layout), set(Grid(layout).dependencies())

@@ -90,8 +90,8 @@ class HbmController(wiring.Component):
         m.submodules.banks = self.banks = HbmBanks(timing=self.timing)
         m.submodules.refresh = self.refresh = AllRefresh() if self.all_banks else BankRefresh()
         m.submodules.turn = self.turn = HbmTurn(
-            most=depth + PARTIAL, low=max(1, depth // 8), high=depth // 2, full=depth - 8,
-            linger=16, patience=self.patience)
+            most=depth + PARTIAL, low=max(1, depth // 8), high=depth // 2,
+            full=depth - depth // 16, linger=16, patience=self.patience)
         m.submodules.writes = self.writes = HbmWrites(depth=depth)
         m.submodules.returns = self.returns = HbmReturns(info=self.info)
         m.submodules.partial = self.partial = HbmPartial(

@@ -10,7 +10,8 @@ class HbmTurn(wiring.Component):
     """Turns the data bus rarely: reads until few are left, then writes until few are left.
 
     It turns to writes when at least ``high`` are queued and the reads are done but for a tail (at
-    most ``low``, none of which hits an open row); when no read has been queued for ``linger``
+    most ``low``, none of which hits an open row); when ``full`` are queued, as then hardly another
+    one fits, and the reads behind it wait with it; when no read has been queued for ``linger``
     clocks; or when a request at the door waits for a queued write. It turns to reads when no write
     is queued; or when the writes are done but for a tail, some read is queued, and nobody is at the
     door for a queued write. A bank whose first run of a direction has not ended in a whole
@@ -21,7 +22,7 @@ class HbmTurn(wiring.Component):
     ----------
     most : int
         Most requests of a direction.
-    low, high : int
+    low, high, full : int
         Marks [request].
     linger, patience : int
         See above [clock].
