@@ -86,8 +86,9 @@ class CosimTransport:
         carried |= {"AXI, read by the package": counts["axi_read_bytes"],
                     "AXI, written by the package": counts["axi_write_bytes"]}
         for name, hbm in counts["hbm"].items():
-            carried[f"HBM {name}, read"] = HBM_ACCESS * hbm["reads"]
-            carried[f"HBM {name}, written"] = HBM_ACCESS * hbm["writes"]
+            for way, commands in (("read", hbm["reads"]), ("written", hbm["writes"])):
+                line = f"HBM of {name.split('.')[0]}, {way}"
+                carried[line] = carried.get(line, 0) + HBM_ACCESS * commands
         return {"cycles": counts["cycles"], "seconds": counts["seconds"], "bytes": carried}
 
     def worker_memory_mb(self):
