@@ -89,14 +89,14 @@ def walk(piece, stride):
 
 
 ROW = 32        # lines of a row whose maximum is taken
-AHEAD = 4       # pieces that come while one is in use; with more the last ones wait to be used
-ROWS = 4        # of these in a piece: their maxima are a quarter of a line
+AHEAD = 3       # pieces that come while one is in use; with more the last ones wait to be used
+ROWS = 16       # of these in a piece: their maxima are a line
 
 
 def maxima(a, out, count, *, pes, local_lines=8192):
     """Programs by PE: the maximum of each run of 512 of ``count`` FP32 numbers.
 
-    Each PE writes a line of ``out`` for every 2,048 numbers that it reads, so nearly all of the
+    Each PE writes a line of ``out`` for every 8,192 numbers that it reads, so nearly all of the
     traffic is that of reading; :func:`maxima_places` tells whose maxima they are.
     :exc:`ValueError` unless all PEs read the same number of whole lines of maxima.
     """
@@ -133,6 +133,5 @@ def _maxima(mine, a, out, local_lines, stride):
             bring(mine[number + ahead])
         p.simd(array(source, size), array(target, 1), rows=ROWS, columns=ROW * 16,
                reduce=Reduce.MAX)
-    p.dma_out(array(target, len(mine)), out, rows=len(mine), row_bytes=16,
-              remote_stride=LINE, local_stride=LINE)
+    p.dma_out(array(target, len(mine)), out, row_bytes=len(mine) * LINE)
     return p
