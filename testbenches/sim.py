@@ -27,7 +27,8 @@ ARGS = {
                   "-Wno-WIDTH", "-CFLAGS", "-std=c++20"],
 }
 # Icarus prints the place of a failed assert, behind its message without a new line, and goes on.
-FIRED = re.compile(r"ERROR: \S+\.v:\d+:|Assertion failed")
+# At time 0 the clock starts, and no input has been driven.
+FIRED = re.compile(r"ERROR: \S+\.v:\d+:\s+Time: (?!0\b)|Assertion failed")
 PORT = re.compile(r"^( *(?:input|output) .*);$", re.MULTILINE)
 
 

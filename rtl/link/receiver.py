@@ -161,8 +161,9 @@ class LinkReceiver(wiring.Component):
             m.d.comb += [fifo.w_data.eq(slot), fifo.w_en.eq(write & chosen),
                          port.payload.as_value().eq(fifo.r_data), port.valid.eq(fifo.r_rdy),
                          fifo.r_en.eq(port.ready)]
-            m.d.comb += Assert(~(write & chosen) | fifo.w_rdy, "Slot buffer overflow")
-            total = Signal(self.sequence_bits)
+            overflow, total = Signal(), Signal(self.sequence_bits)
+            m.d.sync += overflow.eq(write & chosen & ~fifo.w_rdy)   # settled when it is looked at
+            m.d.comb += Assert(~overflow, "Slot buffer overflow")
             m.d.comb += freed.eq(total)
             with m.If(port.valid & port.ready):
                 m.d.sync += total.eq(total + 1)
