@@ -6,7 +6,7 @@ from host.isa import Region
 from host.kernels.stream import ROW, ROWS, maxima, maxima_places
 from host.losses import HbmCounts
 
-CYCLES = 40000      # about, of a run: starting and ending costs less than a hundredth of them
+CYCLES = 120000      # about, of a run: starting and ending costs less than a hundredth of them
 
 
 def pins(configuration):

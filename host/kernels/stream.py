@@ -90,7 +90,8 @@ def walk(piece, stride):
 
 ROW = 32        # lines of a row whose maximum is taken
 AHEAD = 3       # pieces that come while one is in use; with more the last ones wait to be used
-ROWS = 16       # of these in a piece: their maxima are a line
+ROWS = 32       # of these in a piece: their maxima are two lines
+TOP = ROWS * 4 // LINE      # lines of the maxima of a piece
 
 
 def maxima(a, out, count, *, pes, local_lines=8192):
@@ -106,7 +107,7 @@ def maxima(a, out, count, *, pes, local_lines=8192):
                          f"{step * elements_of(Format.FP32)}, not {count}")
     total = count // elements_of(Format.FP32)
     return {pe: _maxima(list(pieces(total, ROW, ROWS, number, len(pes))), a,
-                        out + number * (total // step) * LINE, local_lines,
+                        out + number * (total // step) * TOP * LINE, local_lines,
                         len(pes) * ROW * LINE)
             for number, pe in enumerate(pes)}
 
@@ -121,8 +122,8 @@ def maxima_places(count, pes):
 def _maxima(mine, a, out, local_lines, stride):
     p = Program(local_lines=local_lines)
     size = ROW * ROWS
-    ahead = min(AHEAD, (local_lines - len(mine)) // size - 1)
-    source, target = p.buffer((ahead + 1) * size), p.buffer(len(mine))
+    ahead = min(AHEAD, (local_lines - TOP * len(mine)) // size - 1)
+    source, target = p.buffer((ahead + 1) * size), p.buffer(TOP * len(mine))
 
     def bring(piece):
         p.dma_in(array(source, size), a + piece.at * LINE, **walk(piece, stride))
@@ -131,7 +132,7 @@ def _maxima(mine, a, out, local_lines, stride):
     for number in range(len(mine)):
         if number + ahead < len(mine):
             bring(mine[number + ahead])
-        p.simd(array(source, size), array(target, 1), rows=ROWS, columns=ROW * 16,
+        p.simd(array(source, size), array(target, TOP), rows=ROWS, columns=ROW * 16,
                reduce=Reduce.MAX)
-    p.dma_out(array(target, len(mine)), out, row_bytes=len(mine) * LINE)
+    p.dma_out(array(target, TOP * len(mine)), out, row_bytes=TOP * len(mine) * LINE)
     return p

@@ -34,7 +34,7 @@ def test_sum_of_any_length(form, lines):
 
 def test_maxima_of_runs():
     device, rng = Device(FakePackage(Configuration(dies=1, pes=4))), np.random.default_rng(1)
-    lines = 512 * 4 * 3
+    lines = 1024 * 4 * 3
     values = rng.standard_normal(lines * 16).astype("<f4")
     at, out = device.alloc(0, values.nbytes, Region.HBM), device.alloc(0, lines // 8)
     device.write(at, values)
@@ -48,7 +48,7 @@ def test_maxima_of_runs():
 def test_other_formats_and_nothing_are_refused():
     with pytest.raises(ValueError, match="Format must be BF16, FP16 or FP32, not E4M3"):
         add(0, 0, 0, 5, pes=[0], form=Format.E4M3)
-    with pytest.raises(ValueError, match="Count must be a positive multiple of 8192, not 2049"):
+    with pytest.raises(ValueError, match="Count must be a positive multiple of 16384, not 2049"):
         maxima(0, 0, 2049, pes=[0])
     with pytest.raises(ValueError, match="Count must be positive, not 0"):
         add(0, 0, 0, 0, pes=[0])
