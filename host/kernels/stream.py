@@ -6,8 +6,8 @@ from host.kernels.rows import array
 from host.program import Program
 
 DEEP = 3        # pieces of each array in local memory: one that comes, one in use, one to spare
-RUN = 8         # lines that a PE adds before those of the next PE; this project's choice
-RUNS = 64       # of these in a piece at most: long enough to hide its start; this project's choice
+RUN = 64        # lines that a PE adds before those of the next PE; this project's choice
+RUNS = 8        # of these in a piece at most: long enough to hide its start; this project's choice
 
 
 @dataclass(frozen=True)
