@@ -128,7 +128,9 @@ class Package:
     network_chiplets : int
         How many it has; they are not modelled yet.
 
-    :exc:`ValueError` if the grid of joined compute chiplets is not all of them.
+    :exc:`ValueError` if the grid of joined compute chiplets is not all of them, or if the mesh, the
+    memories and the links of a compute chiplet do not fit together, see
+    :class:`rtl.noc.address.AddressMap`.
     """
 
     name: str
@@ -146,6 +148,7 @@ class Package:
         if rows * columns not in (1, self.compute_chiplets):
             raise ValueError(f"Grid must have {self.compute_chiplets} compute chiplets or (1, 1), "
                              f"not {self.compute.grid!r}")
+        _ = self.compute.addresses      # refuses what does not fit together
 
     @property
     def peer_links(self):

@@ -1,4 +1,7 @@
 """Tests of chiplets/packages.py."""
+import re
+from pathlib import Path
+
 import pytest
 
 from chiplets.packages import PACKAGES, ComputeParameters, Package, package
@@ -30,3 +33,25 @@ def test_a_grid_that_is_not_all_compute_chiplets_is_refused():
 def test_an_unknown_package_is_refused():
     with pytest.raises(ValueError, match="Package must be one of .*sim, not 'mtia9' 'sim'"):
         package("mtia9")
+
+
+def test_the_entry_that_the_documents_show_is_a_package():
+    text = (Path(__file__).parents[2] / "docs" / "packages.md").read_text()
+    made = eval(re.search(r"```python\n(.*?)```", text, re.S)[1])
+    assert made.compute.addresses.channels == 12 and len(made.peer_links) == 4
+    ratio = made.compute.addresses.channels / package("mtia500").compute.addresses.channels
+    assert ratio == pytest.approx(4 / 3)
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"hbm_tiles": 5, "tile_channels": 2}, "Memory tiles with HBM must be a power of two or"),
+    ({"hbm_tiles": 4, "tile_channels": 5}, "Pseudo-channels of a tile must be a power of two or"),
+    ({"hbm_tiles": 8, "tile_channels": 1}, "Memory tiles with HBM must be at most 4"),
+    ({"hbm_tiles": 4, "tile_channels": 4, "hbm_rows": 1 << 28}, "HBM of a die must be at most"),
+    ({"grid": (1, 3)}, "Grid must have 1 compute chiplets"),
+    ({"columns": 1}, "Columns must be an integer of at least 2")])
+def test_parts_that_do_not_fit_together_are_refused(wrong, message):
+    """When the description is made, by the rule that it breaks."""
+    with pytest.raises(ValueError, match=message):
+        Package(name="x", size="x", compute_chiplets=1, io_chiplets=1,
+                compute=ComputeParameters(**{"rows": 2, "columns": 2} | wrong))
