@@ -87,7 +87,9 @@ def print_attention(report, console):
     if True in attention.phases:
         cycles = attention.phases[True].cycles
         text += (f", {cycles:,} by the attention unit: together {without / cycles:.2f} times as "
-                 f"fast, what attention adds {attention.speedup:.2f} times")
+                 "fast")
+        if cycles > attention.projections:      # else it costs nothing beside them
+            text += f", what attention adds {attention.speedup:.2f} times"
     console.print(text)
 
 

@@ -42,7 +42,7 @@ def measure(options, name):
 def full_arrays(device, transport, form):
     """MACs a cycle in the middle of a product that keeps the arrays full, and if it is exact."""
     tiles = len(device.pes) * len(device.dies)
-    job = gemm.Job(m=240, n=16 * 2 * tiles, k=1024, form=form)
+    job = gemm.Job(m=480, n=16 * 4 * tiles, k=1024, form=form)
     rng = np.random.default_rng(job.seed)
     x, w = (gemm.random_operand(rng, rows, job.k, form) for rows in (job.m, job.n))
     done = gemm.execute(device, job, x, w)

@@ -28,6 +28,8 @@ from host.kernels.rows import array, gather, layer_norm, move_out, rowwise, stor
 from host.program import Program, use
 from host.tensor import Tensor
 
+OUT_TILES = 6       # of W that a PE takes at once: with their rows they fit into local memory
+UP_TILES = 24
 
 @dataclass(frozen=True)
 class Shape:
@@ -86,20 +88,31 @@ def layer(weights, act, sentences, *, pes, shape, before=None, rule=Rule.FLOOR,
         attention(p, weights, act, sentences, split(shape.heads, count)[i], shape, rule,
                   probabilities)
         p.phase(barrier=True)
-        tiles = split(shape.width // ROWS, count)[i]
-        dense(p, act.heads, weights.out, tiles, residual(p, weights.out_bias, old, tiles))
+        for tiles in passes(p, split(shape.width // ROWS, count)[i], OUT_TILES):
+            dense(p, act.heads, weights.out, tiles, residual(p, weights.out_bias, old, tiles))
         p.phase(barrier=True)
         normalise(p, split(tokens, count)[i], act, weights.norm1, shape, rule)
         p.phase(barrier=True)
         pairs = split(shape.inner // 32, count)[i]
-        tiles = (pairs[0] * 2, pairs[1] * 2)
-        dense(p, act.xq, weights.up, tiles, activation(p, weights.up_bias, act, tiles, rule))
+        for first, last in passes(p, pairs, UP_TILES // 2):
+            tiles = (first * 2, last * 2)
+            dense(p, act.xq, weights.up, tiles, activation(p, weights.up_bias, act, tiles, rule))
         p.phase(barrier=True)
-        tiles = split(shape.width // ROWS, count)[i]
-        dense(p, act.inner, weights.down, tiles, residual(p, weights.down_bias, act, tiles))
+        for tiles in passes(p, split(shape.width // ROWS, count)[i], OUT_TILES):
+            dense(p, act.inner, weights.down, tiles, residual(p, weights.down_bias, act, tiles))
         p.phase(barrier=True)
         normalise(p, split(tokens, count)[i], act, weights.norm2, shape, rule)
     return programs
+
+
+def passes(p, tiles, most):
+    """Runs of at most ``most`` tiles, each in buffers of its own; emits what is between them."""
+    t0, t1 = tiles
+    runs = split(t1 - t0, max(1, -(-(t1 - t0) // most)))
+    for number, (a, b) in enumerate(runs):
+        if number:
+            p.phase(barrier=False)
+        yield t0 + a, t0 + b
 
 
 def attend(weights, act, sentences, *, pes, shape, rule=Rule.FLOOR, probabilities=Format.E4M3,
