@@ -157,7 +157,9 @@ class ComputeBase(wiring.Component):
             for row in range(rows):
                 places[row * columns + column] = getattr(repair, f"place{row}")
         for sender, receiver in self.parameters.ring:
-            m.submodules[f"ring{sender}"] = queue = Queue(LINE_BITS)
+            queue = Queue(LINE_BITS)    # what a program left in it is gone when the next one starts
+            m.submodules[f"ring{sender}"] = ResetInserter(
+                control.go[receiver] | control.abort[receiver])(queue)
             connect(m, places[sender].ring_out, queue.i)
             connect(m, queue.o, places[receiver].ring_in)
         return places

@@ -127,7 +127,12 @@ def matmul_dies(x, w, y, *, pes, copies=None, local_lines=8192):
 
 
 def launch(device, launches, *, watchdog=0):
-    """Start launches, those of a die one after another, and wait for all."""
+    """Start launches, those of a die one after another, and wait for all.
+
+    Copies and launches of all streams that were submitted before end first: operands may come from
+    any of them.
+    """
+    device.synchronize()
     events = [device.launch(die, programs, stream=die % 4, watchdog=watchdog)
               for die, programs in launches]
     for event in events:

@@ -81,8 +81,8 @@ def test_a_ring_that_is_not_closed_is_found_by_the_watchdog(device):
     waiting, sending = Program(), Program()
     waiting.reduce(use(waiting.buffer(8), wait=2, release=2), lines=2, receive=True)
     lines = sending.buffer(8)
-    sending.dma_in(use(lines, wait=2, release=2), address(0, Region.SRAM), row_bytes=128)
-    sending.reduce(use(lines), lines=2, source=use(lines, wait=2, release=2), send=True)
+    sending.dma_in(use(lines, wait=8, release=8), address(0, Region.SRAM), row_bytes=512)
+    sending.reduce(use(lines), lines=8, source=use(lines, wait=8, release=8), send=True)
     ring = device.reduction_ring
     with pytest.raises(DeviceError) as caught:
         device.launch(0, {ring[1]: waiting, ring[3]: sending}, watchdog=2000).wait(2_000_000)
