@@ -38,6 +38,12 @@ SHOWN = {   # metrics shown, by bench, and the figure to reach
             "latency_ns_at_30_percent": "", "latency_ns_at_50_percent": "",
             "latency_ns_at_60_percent": "", "package_hbm_gb": "at least 512", "touched_mb": "",
             "peak_memory_mb": "at most 3,000"},
+    "gemm_hbm": {"utilization_end_to_end": "at least 0.90", "utilization_steady": ""},
+    "stream_add": {"hbm_fraction": "at least 0.94", "hbm_turnaround_share": "",
+                   "hbm_row_share": "", "hbm_refresh_share": "", "hbm_idle_share": ""},
+    "generations": {"hbm_450_over_400": "2", "hbm_500_over_450": "1.5", "hbm_500_over_300": "4.5",
+                    "mx4_450_over_400": "1.75", "mx4_500_over_450": "1.43",
+                    "compute_500_over_300": "25"},
     "attention_decode": {"kv_bandwidth_utilization": "at least 0.95", "split_speedup": ""},
 }
 
