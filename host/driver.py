@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from host.boot import Settings, boot
-from host.isa import LINE, Code, Region, Submission, Unit, address, ceil
+from host.isa import LINE, Code, Region, Submission, Unit, address, ceil, offset_of
 from host.kernels.schedule import Die
 from host.program import table
 from host.tensor import Tensor
@@ -180,11 +180,15 @@ class Device:
         return list(range(self.configuration.pes))
 
     @property
+    def hbm_pins(self):
+        """Bytes that the pins of a die's HBM carry in a cycle of the die's clock."""
+        c = self.configuration
+        return c.hbm_channels * CHANNEL_BYTES * c.hbm_megahertz / c.core_megahertz
+
+    @property
     def shape(self):
         """What kernels have to know of a die."""
-        c = self.configuration
-        bytes_a_cycle = c.hbm_channels * CHANNEL_BYTES * c.hbm_megahertz / c.core_megahertz
-        return Die(c.mx4_lanes, c.banks, bytes_a_cycle / LINE)
+        return Die(self.configuration.mx4_lanes, self.configuration.banks, self.hbm_pins / LINE)
 
     @property
     def reduction_ring(self):
@@ -207,7 +211,7 @@ class Device:
         return address(die, region, self.heaps[die, region].alloc(count))
 
     def free(self, at):
-        self.heaps[at >> 44, Region(at >> 40 & 15)].release(at & (1 << 40) - 1)
+        self.heaps[at >> 44, Region(at >> 40 & 15)].release(offset_of(at))
 
     def empty(self, die, rows, columns, form, region=Region.SRAM):
         """Allocate a tensor."""
@@ -291,6 +295,15 @@ class Device:
                              w3=base >> 32, w8=die | mask << 16, w9=watchdog)
         event.finish.append(lambda: self.free(base))
         return event
+
+    def run_together(self, prepared):
+        """Start prepared launches, each in a stream of its die, by one doorbell, and wait for all.
+
+        Returns the cycles of the longest.
+        """
+        with self.batch():
+            events = [self.start(p, stream=p[0] % STREAMS) for p in prepared]
+        return max(event.wait().cycles for event in events)
 
     def event(self):
         """A :class:`StreamEvent`, to be recorded by one stream; one of 16."""

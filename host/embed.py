@@ -7,7 +7,7 @@ import numpy as np
 from cosim.golden import formats as number_formats
 from cosim.golden import transformer as golden
 from host import counters
-from host.isa import LINE, Format, Region, Rule, Unit
+from host.isa import LINE, Format, Region, Rule, Unit, offset_of
 from host.kernels import transformer as kernels
 from host.models import minilm
 from host.tensor import Tensor, pack
@@ -221,7 +221,7 @@ class Encoder:
 
     def _resident(self, die, data):
         at = self.device.alloc(die, data.size, Region.HBM)
-        self.device.transport.preload(die, at & (1 << 40) - 1, data)
+        self.device.transport.preload(die, offset_of(at), data)
         return at
 
     def _activations(self, share):

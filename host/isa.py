@@ -147,6 +147,11 @@ def address(die, region, offset=0):
     return die << 44 | region << 40 | offset
 
 
+def offset_of(at):
+    """Offset in its region of a device address."""
+    return at & (1 << 40) - 1
+
+
 def ceil(value, unit):
     """The smallest multiple of ``unit`` that is at least ``value``."""
     return -(-value // unit) * unit

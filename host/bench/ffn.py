@@ -57,9 +57,7 @@ def execute(device, job, x, gate, up, down, places):
         parts.append((die, y))
         freed += [*put, inner, y]
     device.synchronize()
-    with device.batch():
-        events = [device.start(p, stream=p[0]) for p in prepared]
-    cycles = max(event.wait().cycles for event in events)
+    cycles = device.run_together(prepared)
     result = np.concatenate([device.get(y, stream=die) for die, y in parts])
     for tensor in freed:
         device.release(tensor)

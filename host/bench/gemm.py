@@ -4,7 +4,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosim.golden import dot
-from cosim.golden.formats import BLOCK
 from host.driver import Device
 from host.isa import Format, Region
 from host.kernels.dots import k_chunks
@@ -47,14 +46,30 @@ def random_bf16(rng, shape):
 
 
 def golden(w, x):
-    """Product of two packed tensors: the FP32 sums of chunks of K, added in order."""
+    """Product of two packed tensors.
+
+    FP32 sums of the chunks of K that a buffer of operand A holds, added in order.
+    """
     total = None
-    for chunk in k_chunks(w.columns, w.format, x.format):
-        blocks = slice(chunk.start // BLOCK, -(-chunk.stop // BLOCK))
-        part = dot.matmul(*(dot.Operand(o.format, o.codes[:, chunk.start:chunk.stop],
-                                        None if o.scales is None else o.scales[:, blocks])
-                            for o in (w.operand, x.operand)))
-        total = part if total is None else total + part
+    for chunk in k_chunks(x.columns, w.format, x.format):
+        parts = []
+        for packed in (w, x):
+            whole = packed.operand
+            stop = chunk.stop if chunk.stop < packed.columns else whole.codes.shape[1]
+            codes = whole.codes[:, chunk.start:stop]
+            block = 32 if w.format.is_mx and x.format.is_mx else 16
+            padded = np.zeros((len(codes), -(-codes.shape[1] // block) * block), codes.dtype)
+            padded[:, :codes.shape[1]] = codes
+            scales = None
+            if whole.scales is not None:
+                scales = whole.scales[:, chunk.start // 32:upper(stop, 32)]
+            parts.append((whole.format, padded, scales))
+        width = min(codes.shape[1] for _, codes, _ in parts)
+        cut = [dot.Operand(form, codes[:, :width],
+                           None if scales is None else scales[:, :upper(width, 32)])
+               for form, codes, scales in parts]
+        sums = dot.matmul(*cut)
+        total = sums if total is None else total + sums
     return total
 
 
@@ -93,9 +108,7 @@ def execute(device, job, x, w, region=Region.SRAM):
         freed += [tx, tw, ty]
     device.synchronize()
     before = device.transport.statistics()
-    with device.batch():
-        events = [device.start(p, stream=die) for die, p in zip(dies, prepared, strict=True)]
-    cycles = max(event.wait().cycles for event in events)
+    cycles = device.run_together(prepared)
     end, after = device.transport.cycle, device.transport.statistics()
     result = np.concatenate([device.get(t, stream=d) for d, t in zip(dies, parts, strict=True)], 1)
     for tensor in freed:

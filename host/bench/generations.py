@@ -27,7 +27,7 @@ def measure(options, name):
         device = Device(transport)
         rate, same, losses = stream_read.measure(device)
         found["hbm"] = rate * device.configuration.core_megahertz / 1e3
-        found["hbm_fraction"] = rate / len(device.dies) / stream_read.pins(device.configuration)
+        found["hbm_fraction"] = rate / len(device.dies) / device.hbm_pins
         found |= losses.metrics("")
         exact &= same
         for key, form in FORMATS.items():

@@ -3,10 +3,9 @@ import numpy as np
 
 from cosim.golden import simd
 from cosim.golden.formats import Format as GoldenFormat
-from host.bench import stream_read
 from host.bench.gemm import random_bf16
 from host.driver import Device
-from host.isa import Format, Region
+from host.isa import Format, Region, offset_of
 from host.kernels.stream import add
 from host.losses import HbmCounts
 from host.outcome import Outcome
@@ -27,23 +26,19 @@ def run(options, elements=ELEMENTS):
         for die in dies:
             places = [device.alloc(die, 2 * elements, Region.HBM) for _ in range(3)]
             for at, data in zip(places, given[die], strict=False):
-                transport.preload(die, at & (1 << 40) - 1, data)
+                transport.preload(die, offset_of(at), data)
             programs = add(*places, elements, pes=device.pes)
             launches.append((places[2], device.prepare(die, programs, stream=die % 4)))
         device.synchronize()
         options.step(1, 2, "sums on the package")
         before = HbmCounts.read(device)
-        with device.batch():
-            events = [device.start(prepared, stream=die % 4)
-                      for die, (_, prepared) in enumerate(launches)]
-        cycles = max(event.wait().cycles for event in events)
-        losses = HbmCounts.read(device).since(before)
-        sums = [transport.peek(die, at & (1 << 40) - 1, 2 * elements).view(np.uint16)
+        cycles = device.run_together(prepared for _, prepared in launches)
+        losses, pins = HbmCounts.read(device).since(before), device.hbm_pins
+        sums = [transport.peek(die, offset_of(at), 2 * elements).view(np.uint16)
                 for die, (at, _) in enumerate(launches)]
     bf16 = GoldenFormat.BF16
     expected = [simd.simd(a[None], b[None], format0=bf16, format1=bf16,
                           operation=simd.Operation.ADD, destination=bf16)[0] for a, b in given]
-    pins = stream_read.pins(c)
     outcome = Outcome("stream_add", options.package)
     outcome.metrics = {
         "hbm_fraction": 3 * 2 * elements / cycles / pins, "cycles": cycles,
@@ -53,5 +48,5 @@ def run(options, elements=ELEMENTS):
     outcome.checks = {"bit_exact": all(np.array_equal(got, want) for got, want
                                        in zip(sums, expected, strict=True))}
     outcome.config = {"elements_of_a_die": elements, "format": Format.BF16.name,
-                      "pes": len(device.pes) * len(dies)}
+                      "pes": len(device.pes) * len(dies), "shares_by_channel": dict(losses.rows())}
     return outcome

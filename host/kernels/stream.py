@@ -6,8 +6,8 @@ from host.kernels.rows import array
 from host.program import Program
 
 DEEP = 3        # pieces of each array in local memory: one that comes, one in use, one to spare
-RUN = 64        # lines that a PE adds before those of the next PE; this project's choice
-RUNS = 8        # of these in a piece at most: long enough to hide its start; this project's choice
+RUN_LINES = 64  # lines that a PE adds before those of the next PE; this project's choice
+PIECE_RUNS = 8  # of these in a piece at most: long enough to hide its start; likewise
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ def add(a, b, c, count, *, pes, form=Format.BF16, local_lines=8192):
         raise ValueError(f"Format must be BF16, FP16 or FP32, not {form.name}")
     if count < 1:
         raise ValueError(f"Count must be positive, not {count}")
-    most = min(RUNS, local_lines // (3 * DEEP * RUN))
+    most = min(PIECE_RUNS, local_lines // (3 * DEEP * RUN_LINES))
     programs = {}
     for number, pe in enumerate(pes):
-        mine = list(pieces(-(-count // elements_of(form)), RUN, most, number, len(pes)))
+        mine = list(pieces(-(-count // elements_of(form)), RUN_LINES, most, number, len(pes)))
         if mine:
-            programs[pe] = _add(mine, a, b, c, form, local_lines, len(pes) * RUN * LINE)
+            programs[pe] = _add(mine, a, b, c, form, local_lines, len(pes) * RUN_LINES * LINE)
     return programs
 
 
@@ -88,10 +88,10 @@ def walk(piece, stride):
             "remote_stride": stride * several, "local_stride": piece.lines * LINE * several}
 
 
-ROW = 32        # lines of a row whose maximum is taken
+SPAN_LINES = 32     # lines whose maximum is taken
 AHEAD = 3       # pieces that come while one is in use; with more the last ones wait to be used
-ROWS = 32       # of these in a piece: their maxima are two lines
-TOP = ROWS * 4 // LINE      # lines of the maxima of a piece
+SPANS = 32      # of these in a piece: their maxima are two lines
+RESULT_LINES = SPANS * 4 // LINE    # lines of the maxima of a piece
 
 
 def maxima(a, out, count, *, pes, local_lines=8192):
@@ -99,31 +99,31 @@ def maxima(a, out, count, *, pes, local_lines=8192):
 
     Each PE writes a line of ``out`` for every 8,192 numbers that it reads, so nearly all of the
     traffic is that of reading; :func:`maxima_places` tells whose maxima they are.
-    :exc:`ValueError` unless all PEs read the same number of whole lines of maxima.
+    :exc:`ValueError` unless all PEs read the same number of whole pieces.
     """
-    step = ROW * ROWS * len(pes)
+    step = SPAN_LINES * SPANS * len(pes)
     if count < 1 or count % (step * elements_of(Format.FP32)):
         raise ValueError(f"Count must be a positive multiple of "
                          f"{step * elements_of(Format.FP32)}, not {count}")
     total = count // elements_of(Format.FP32)
-    return {pe: _maxima(list(pieces(total, ROW, ROWS, number, len(pes))), a,
-                        out + number * (total // step) * TOP * LINE, local_lines,
-                        len(pes) * ROW * LINE)
+    return {pe: _maxima(list(pieces(total, SPAN_LINES, SPANS, number, len(pes))), a,
+                        out + number * (total // step) * RESULT_LINES * LINE, local_lines,
+                        len(pes) * SPAN_LINES * LINE)
             for number, pe in enumerate(pes)}
 
 
 def maxima_places(count, pes):
     """Number of the run of 512 that each maximum is of, in the order in which they are written."""
     total = count // elements_of(Format.FP32)
-    return [piece.at // ROW + row * pes for number in range(pes)
-            for piece in pieces(total, ROW, ROWS, number, pes) for row in range(ROWS)]
+    return [piece.at // SPAN_LINES + row * pes for number in range(pes)
+            for piece in pieces(total, SPAN_LINES, SPANS, number, pes) for row in range(SPANS)]
 
 
 def _maxima(mine, a, out, local_lines, stride):
     p = Program(local_lines=local_lines)
-    size = ROW * ROWS
-    ahead = min(AHEAD, (local_lines - TOP * len(mine)) // size - 1)
-    source, target = p.buffer((ahead + 1) * size), p.buffer(TOP * len(mine))
+    size, results = SPAN_LINES * SPANS, RESULT_LINES * len(mine)
+    ahead = min(AHEAD, (local_lines - results) // size - 1)
+    source, target = p.buffer((ahead + 1) * size), p.buffer(results)
 
     def bring(piece):
         p.dma_in(array(source, size), a + piece.at * LINE, **walk(piece, stride))
@@ -132,7 +132,7 @@ def _maxima(mine, a, out, local_lines, stride):
     for number in range(len(mine)):
         if number + ahead < len(mine):
             bring(mine[number + ahead])
-        p.simd(array(source, size), array(target, TOP), rows=ROWS, columns=ROW * 16,
-               reduce=Reduce.MAX)
-    p.dma_out(array(target, TOP * len(mine)), out, row_bytes=TOP * len(mine) * LINE)
+        p.simd(array(source, size), array(target, RESULT_LINES), rows=SPANS,
+               columns=SPAN_LINES * 16, reduce=Reduce.MAX)
+    p.dma_out(array(target, results), out, row_bytes=results * LINE)
     return p

@@ -6,12 +6,14 @@ from cosim.golden import formats as golden
 from cosim.golden import simd
 from host.driver import Device
 from host.isa import Format, Region
-from host.kernels.stream import RUN, RUNS, add, elements_of, maxima, maxima_places
+from host.kernels.stream import PIECE_RUNS, RUN_LINES, add, elements_of, maxima, maxima_places
 from testbenches.host_fake import Configuration, FakePackage
+
+PIECE = RUN_LINES * PIECE_RUNS
 
 
 @pytest.mark.parametrize("form", [Format.BF16, Format.FP16, Format.FP32])
-@pytest.mark.parametrize("lines", [1, RUN, 3 * RUN + 5, 4 * RUN * RUNS, 9 * RUN * RUNS + 5])
+@pytest.mark.parametrize("lines", [1, RUN_LINES, 3 * RUN_LINES + 5, 4 * PIECE, 9 * PIECE + 5])
 def test_sum_of_any_length(form, lines):
     """Every element, and nothing past the last line."""
     device, rng = Device(FakePackage(Configuration(dies=1, pes=4))), np.random.default_rng(lines)

@@ -3,22 +3,14 @@ import numpy as np
 import pytest
 
 from host.bench import attention as bench
-from host.driver import Device, DeviceError
+from host.driver import DeviceError
 from host.isa import Code, Format, Op, Region, Rule, Unit, address
 from host.kernels.flash import Head, Mask, PageTable, flash
-from host.outcome import Options
 from host.program import Program, use
-from host.transport import open_package
 from testbenches.cache_case import Case, check_attention
 from testbenches.pool import pooled
 
 pytestmark = pytest.mark.system
-
-
-@pytest.fixture(scope="module")
-def device():
-    with open_package(Options(threads=2)) as transport:
-        yield Device(transport)
 
 
 JOBS = {

@@ -6,20 +6,12 @@ from cosim.golden import ffn as golden
 from cosim.golden.ffn import Kind
 from host.bench import ffn as bench
 from host.bench import gemm_layers
-from host.driver import Device
 from host.isa import Format, Rule
 from host.kernels.ffn import Weights, ffn
 from host.outcome import Options
 from host.tensor import pack
-from host.transport import open_package
 
 pytestmark = pytest.mark.system
-
-
-@pytest.fixture(scope="module")
-def device():
-    with open_package(Options(threads=1)) as transport:
-        yield Device(transport)
 
 
 def numbers(seed, *shape):

@@ -23,12 +23,6 @@ from host.transport import PackageError, open_package
 pytestmark = pytest.mark.system
 
 
-@pytest.fixture(scope="module")
-def device():
-    with open_package(Options(threads=2)) as transport:
-        yield Device(transport)
-
-
 def numbers(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 

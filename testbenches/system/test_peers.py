@@ -3,22 +3,14 @@ import numpy as np
 import pytest
 
 from host.bench import gemm
-from host.driver import Device, DeviceError
+from host.driver import DeviceError
 from host.isa import Code, Format, Region, address
 from host.kernels import split_dies
 from host.kernels.matmul import matmul
-from host.outcome import Options
 from host.program import Program, use
 from host.tensor import pack
-from host.transport import open_package
 
 pytestmark = pytest.mark.system
-
-
-@pytest.fixture(scope="module")
-def device():
-    with open_package(Options(threads=2)) as transport:
-        yield Device(transport)
 
 
 def numbers(seed, *shape):
