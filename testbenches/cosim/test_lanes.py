@@ -36,7 +36,7 @@ class Driven:
         return int.from_bytes(ctypes.string_at(self.at[name], self.bytes(name)), "little")
 
     def cycle(self):
-        self.library.model_cycle(self.handle, ctypes.c_uint64(0))
+        self.library.model_cycle(self.handle, ctypes.c_uint64(0), 0)
 
     def outputs(self):
         return {name: self[name] for name, port in self.ports.items() if not port.input}

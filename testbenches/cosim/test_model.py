@@ -62,7 +62,7 @@ def test_gated_registers_act_as_with_a_clock_enable(waves):
         ports["rst"].value = cycle < 3
         ports["i"].value = random.getrandbits(8)
         ports["outer"].value = cycle < 3 or random.getrandbits(2) == 0
-        library.model_cycle(model, ctypes.c_uint64(cycle))
+        library.model_cycle(model, ctypes.c_uint64(cycle), 0)
         assert ports["gated"].value == ports["expected"].value, cycle
         held += ports["gated"].value & 0xFFFF == before & 0xFFFF
         moved += ports["gated"].value >> 8 & 0xFF != before >> 8 & 0xFF
