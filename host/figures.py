@@ -64,8 +64,42 @@ def table(folder=ROOT / "benchmarks"):
     return "\n".join(rows)
 
 
-def update(path=ROOT / "README.md"):
-    """Write the table between the markers of README.md."""
-    text = path.read_text()
-    before, rest = text.split(BEGIN)
-    path.write_text(f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}")
+def hbm_tables(folder=ROOT / "benchmarks"):
+    """Markdown of what ``mxlet bench hbm`` found, for decision 9."""
+    m = json.loads((folder / "hbm.json").read_text())["metrics"]
+    shares = ("turnaround", "row", "group", "refresh", "idle")
+    rows = [f"| | of the pin rate | refreshes given, owed | {' | '.join(shares)} |",
+            "|---" * (3 + len(shares)) + "|"]
+    for name, text in (("read", "sequential read"), ("write", "sequential write"),
+                       ("copy", "copy line by line, at most 128 of each queued"),
+                       ("copy_by_16", "copy by 16"), ("copy_by_64", "copy by 64"),
+                       ("random_64B", "random lines of 64 bytes, read")):
+        went = [f"{m[key]:.4f}" if (key := f"{name}_{share}_share") in m else ""
+                for share in shares]
+        rows.append(f"| {text} | {m[f'{name}_efficiency']:.3f} | {m[f'{name}_refreshes']:,.0f}, "
+                    f"{m[f'{name}_refreshes_owed']:,.0f} | {' | '.join(went)} |")
+    rows += ["", "| read that finds | takes, ns | by the formula of `HbmChannel`, ns |",
+             "|---|---|---|"]
+    rows += [f"| {text} | {m[f'unloaded_latency_ns_{name}']:.2f} | "
+             f"{m[f'formula_latency_ns_{name}']:.2f} |" for name, text in (
+                 ("open_row", "its row open"), ("closed_bank", "its bank closed"),
+                 ("other_row", "another row open"))]
+    rows += ["", "| random reads, of the pin rate | mean latency, ns | worst, ns |",
+             "|---|---|---|"]
+    rows += [f"| {load / 100:.2f} | {m[f'latency_ns_at_{load}_percent']:.0f} | "
+             f"{m[f'worst_latency_ns_at_{load}_percent']:.0f} |" for load in (10, 30, 50, 60)]
+    gigabytes, opened, touched, peak = (m[name] for name in (
+        "package_hbm_gb", "opened_memory_mb", "touched_mb", "peak_memory_mb"))
+    rows += ["", f"Memory is sparse: a package with {gigabytes:.0f} GB of HBM takes {opened:,.0f} "
+             + f"MB, and {peak:,.0f} MB when {touched:,.0f} MB of it were touched."]
+    return "\n".join(rows)
+
+
+PLACES = {"README.md": table, "docs/decisions/0009-hbm-controller.md": hbm_tables}
+
+
+def update(root=ROOT):
+    """Write what was measured between the markers of every document that has some."""
+    for name, content in PLACES.items():
+        before, rest = (root / name).read_text().split(BEGIN)
+        (root / name).write_text(f"{before}{BEGIN}\n{content()}\n{END}{rest.split(END)[1]}")

@@ -3,6 +3,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 from host import figures
 
 ROOT = Path(__file__).parents[2]
@@ -60,10 +62,14 @@ def test_files_and_elaborate_methods_are_short():
     assert not long
 
 
-def test_figures_in_the_readme_are_those_of_the_benchmarks():
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("name", figures.PLACES)
+def test_figures_in_documents_are_those_of_the_benchmarks(name):
+    text = (ROOT / name).read_text()
     shown = re.search(f"{figures.BEGIN}\n(.*)\n{figures.END}", text, re.DOTALL)
-    assert shown and shown.group(1) == figures.table()
+    assert shown and shown.group(1) == figures.PLACES[name]()
+
+
+def test_every_benchmark_is_shown():
     assert {p.stem for p in (ROOT / "benchmarks").glob("*.json")} == set(figures.SHOWN)
 
 
