@@ -90,8 +90,8 @@ def hbm_tables(folder=ROOT / "benchmarks"):
              f"{m[f'worst_latency_ns_at_{load}_percent']:.0f} |" for load in (10, 30, 50, 60)]
     gigabytes, opened, touched, peak = (m[name] for name in (
         "package_hbm_gb", "opened_memory_mb", "touched_mb", "peak_memory_mb"))
-    rows += ["", f"Memory is sparse: a package with {gigabytes:.0f} GB of HBM takes {opened:,.0f} "
-             + f"MB, and {peak:,.0f} MB when {touched:,.0f} MB of it were touched."]
+    rows += ["", (f"Memory is sparse: a package with {gigabytes:.0f} GB of HBM takes {opened:,.0f} "
+                  f"MB, and {peak:,.0f} MB when {touched:,.0f} MB of it were touched.")]
     return "\n".join(rows)
 
 
