@@ -10,7 +10,8 @@ bytes    content
 
 A flit that carries slots is **sequenced**: kept by the sender until acknowledged. One without is
 a **control** flit: never repeated, carries only the fields about the other direction. These are
-absolute (a sequence number, totals of freed slots), so a lost or a late one does no harm.
+absolute (a sequence number, totals of freed slots), so a lost one does no harm, nor does one so
+late that meanwhile fewer slots were freed than a total counts beyond the credits.
 """
 from amaranth.lib import data
 

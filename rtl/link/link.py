@@ -47,7 +47,8 @@ class D2dLink(wiring.Component):
     retry_flits : int
         Flits that may wait for acknowledgement [flit], a power of two; default likewise.
     sequence_bits : int
-        Width of sequence numbers and of credit totals [bit].
+        Width of sequence numbers and of credit totals [bit]. A flit that comes out of turn is
+        harmless as long as fewer than ``2**sequence_bits - credits`` slots were freed meanwhile.
     timeout_cycles : int
         Patience before a repetition that nobody asked for [cycle]; default: two round trips and
         the time of a full retry buffer.

@@ -22,7 +22,9 @@ from testbenches.twins import Twins
 KINDS = {"request": (SlotKind.WRITE, SlotKind.READ, SlotKind.LAUNCH, SlotKind.ABORT),
          "response": (SlotKind.RESPONSE, SlotKind.COMPLETION)}
 DIRECTIONS = [(a, b, kind) for a, b in ("ab", "ba") for kind in KINDS]
-SMALL = {"credits": 4, "retry_flits": 4, "sequence_bits": 3, "timeout_cycles": 120, "tries": 6}
+# A stale flit comes up to three flits late, and between two flits at most all credits are freed:
+# 12 slots must be fewer than a total counts beyond the credits.
+SMALL = {"credits": 4, "retry_flits": 4, "sequence_bits": 5, "timeout_cycles": 120, "tries": 6}
 
 
 def random_slot(kind):

@@ -27,8 +27,9 @@ class DataArray(wiring.Component):
     is high then, ``fix`` brings the corrected line 1 cycle later. The line stays until the next
     read. A word written as poisoned gets all of its check bits inverted, so that a read finds it
     uncorrectable; a further bit that turns leaves it so, but for 16 of the 72 (no other mark does
-    better). Reset leaves the contents as they are; a word of zeros has check bits of zero.
-    Source: this project's choice.
+    better). Of the 2,556 pairs of wrong bits 8 look like the mark: they read as ``poisoned``, so
+    poison they are, but nobody counts them. Reset leaves the contents as they are; a word of zeros
+    has check bits of zero. Source: this project's choice.
 
     Parameters
     ----------
