@@ -17,6 +17,7 @@ from rtl.memory.tile import WAYS, MemoryTile, name_layout
 from rtl.noc.address import DIE_BITS
 from rtl.noc.bridge import Bridge
 from rtl.noc.endpoints import Requester, Target
+from rtl.noc.guard import Guard
 from rtl.noc.mesh import Mesh
 from rtl.noc.packets import request_packet_layout, response_packet_layout
 from rtl.noc.peer import PeerBridge, link_tags
@@ -40,12 +41,13 @@ class ComputeBase(wiring.Component):
     """A compute chiplet without PEs and HBM pseudo-channels: these are connected to its ports.
 
     There is one row of PEs more than is used: in each column one, bad or spare, is left out, as the
-    configuration says. A PE's read of SRAM takes 3 + 2 x (rows apart + columns apart) cycles when
-    nobody is in its way, from its request to its response; each bank serves one line of 64 bytes a
-    cycle. A read of SRAM of a neighbour in the grid takes 27 + 2 x ``link_latency_cycles`` + 2 x
-    (rows and columns from the PE to its bridge, and from the far bridge to the bank); a link brings
-    3 lines in 4 cycles, if nothing goes the other way but their requests. Every output is a
-    function of registers.
+    configuration says. Until it opens them, no PE is listened to: accesses to their registers are
+    answered with an error, packets for them refused. A PE's read of SRAM takes 3 + 2 x (rows apart
+    + columns apart) cycles when nobody is in its way, from its request to its response; each bank
+    serves one line of 64 bytes a cycle. A read of SRAM of a neighbour in the grid takes 27 + 2 x
+    ``link_latency_cycles`` + 2 x (rows and columns from the PE to its bridge, and from the far
+    bridge to the bank); a link brings 3 lines in 4 cycles, if nothing goes the other way but their
+    requests. Every output is a function of registers.
 
     Parameters
     ----------
@@ -125,7 +127,11 @@ class ComputeBase(wiring.Component):
             port = ports[i]
             requester(name, port.request, port.response, ways=tuple(addresses.ways),
                       window=self.parameters.far_requests)
-            target(name, port.access, port.access_response)
+            m.submodules[f"guard_{name}"] = guard = Guard()
+            m.d.comb += guard.open.eq(control.configuration.open)
+            connect(m, guard.unit, port.access)
+            connect(m, port.access_response, guard.unit_response)
+            target(name, guard.access, guard.access_response)
             connect(m, control.launches[i], port.launch)
             connect(m, port.report, control.reports[i])
             m.d.comb += [control.arrive[i].eq(port.arrive), control.idle[i].eq(port.idle),
@@ -153,7 +159,8 @@ class ComputeBase(wiring.Component):
                 connect(m, flipped(getattr(self, f"pe{row * columns + column}")),
                         getattr(repair, f"unit{row}"))
             bad = control.configuration.repair[column]
-            m.d.comb += repair.bad.eq(Mux(bad == 0, rows, bad - 1))
+            m.d.comb += [repair.bad.eq(Mux(bad == 0, rows, bad - 1)),
+                         repair.open.eq(control.configuration.open)]
             for row in range(rows):
                 places[row * columns + column] = getattr(repair, f"place{row}")
         for sender, receiver in self.parameters.ring:

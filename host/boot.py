@@ -6,6 +6,7 @@ import numpy as np
 from host.isa import LINE, Region, address
 
 CONFIGURATION_LINE = 7  # of the control registers, see docs/programming-model.md
+OPEN = 1 << 87          # of it: the PEs are listened to
 
 
 class BootError(ValueError):
@@ -31,11 +32,11 @@ class Settings:
     scrub_log2: int = 0
 
     def lines(self, configuration):
-        """The configuration of each die that differs from that after reset, by die.
+        """The configuration of each die, as a number.
 
         :exc:`BootError` if a PE is not there, or a column has two that are bad.
         """
-        c, found = configuration, {}
+        c, found = configuration, []
         if not 0 <= self.cache_ways <= 8:
             raise BootError(f"Cache ways must be 0 to 8, not {self.cache_ways!r}")
         if not 0 <= self.scrub_log2 <= 31:
@@ -52,14 +53,14 @@ class Settings:
         for die in range(c.dies):
             repair = sum(row + 1 << 4 * column for (d, column), row in bad.items() if d == die)
             ways = self.cache_ways if c.hbm_channels else 0
-            value = repair | ways << 64 | self.scrub_log2 << 72
-            if value:
-                found[die] = value
+            found.append(repair | ways << 64 | self.scrub_log2 << 72 | OPEN)
         return found
 
 
 def boot(device, settings):
-    """Write the configuration of every die; must come before the first launch."""
-    for die, value in settings.lines(device.configuration).items():
-        data = np.frombuffer(value.to_bytes(16, "little"), np.uint8)
-        device.write(address(die, Region.CONTROL, CONFIGURATION_LINE * LINE), data).wait()
+    """Write the configuration of every die, which opens its PEs; comes before the first launch."""
+    written = [device.write(address(die, Region.CONTROL, CONFIGURATION_LINE * LINE),
+                            np.frombuffer(value.to_bytes(16, "little"), np.uint8))
+               for die, value in enumerate(settings.lines(device.configuration))]
+    for event in written:
+        event.wait()

@@ -7,8 +7,10 @@ import numpy as np
 from chiplets.packages import ring_order
 from cosim.golden.machine import Machine, Refused
 from cosim.golden.machine_ring import joined, run_together
-from host.boot import Settings
-from host.isa import LINE, Code, Submission
+from host.boot import CONFIGURATION_LINE, OPEN, Settings
+from host.isa import LINE, Code, Region, Submission
+
+CONTROL_LINES = 16
 
 
 @dataclass
@@ -35,7 +37,8 @@ class Memory:
         self.moved = Counter()
         c = configuration
         self.parts = {(die, region): np.zeros(size, np.uint8) for die in range(c.dies)
-                      for region, size in enumerate((c.sram_bytes, c.hbm_bytes, c.pes << 16))}
+                      for region, size in enumerate(
+                          (c.sram_bytes, c.hbm_bytes, c.pes << 16, CONTROL_LINES * LINE))}
 
     def _window(self, at, count):
         part, offset = self.parts.get((at >> 44, at >> 40 & 15)), at & (1 << 40) - 1
@@ -136,10 +139,13 @@ class FakePackage:
         self.done += 1
 
     def _launch(self, w):
-        base = w[2] | w[3] << 32
+        base, die = w[2] | w[3] << 32, w[8] & 255
+        settings = self.device_memory.parts[die, Region.CONTROL][CONFIGURATION_LINE * LINE:]
+        if not int.from_bytes(settings[:16].tobytes(), "little") & OPEN:
+            raise Refused(Code.BAD_FIELD, 8, f"PEs of die {die} are not open")
         entries = self.device_memory.read(base, LINE).view("<u4")
         programs = {pe: base + LINE * int(entries[pe]) for pe in range(16) if w[8] >> 16 >> pe & 1}
-        memory = self.device_memory.seen_from(w[8] & 255, self.configuration)
+        memory = self.device_memory.seen_from(die, self.configuration)
         machines = {pe: Machine(memory, lines=self.lines) for pe in programs}
         joined(machines, ring_order(self.configuration.rows, self.configuration.columns))
         run_together(machines, programs)

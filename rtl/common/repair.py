@@ -9,9 +9,10 @@ class ColumnRepair(wiring.Component):
 
     Units before the bad one serve the place of their own number, units after it the place before
     it; the bad one sees zeros, and what it says is not listened to. Without a bad unit the last one
-    is the spare that is left out. Latency is 0 cycles whichever unit is bad, so that cycle counts
-    do not depend on it. Source: one spare row with a repair in each column, as published for the
-    MTIA 300 (ISCA 2026); the way is this project's choice.
+    is the spare that is left out. While the column is not ``open``, all that is one bit wide, as
+    valid and ready are, is low on both sides. Latency is 0 cycles whichever unit is bad, so that
+    cycle counts do not depend on it. Source: one spare row with a repair in each column, as
+    published for the MTIA 300 (ISCA 2026); the way is this project's choice.
 
     Parameters
     ----------
@@ -28,6 +29,8 @@ class ColumnRepair(wiring.Component):
         The units that are used, in order.
     bad : In(range(places + 1))
         Number of the unit that is left out; must not change while any of them works.
+    open : In(1)
+        The units are listened to. What is bad is known only after reset, and until then speaks.
     """
 
     def __init__(self, signature, places):
@@ -36,7 +39,7 @@ class ColumnRepair(wiring.Component):
         self.places, self.unit = places, signature
         super().__init__({**{f"unit{n}": In(signature) for n in range(places + 1)},
                           **{f"place{n}": Out(signature) for n in range(places)},
-                          "bad": In(range(places + 1))})
+                          "bad": In(range(places + 1)), "open": In(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -46,15 +49,20 @@ class ColumnRepair(wiring.Component):
             later = self.bad <= n
             for path, (spoken, value) in place.items():
                 if spoken:
-                    m.d.comb += value.eq(Mux(later, units[n + 1][path][1], units[n][path][1]))
+                    m.d.comb += value.eq(self._opened(
+                        Mux(later, units[n + 1][path][1], units[n][path][1]), value))
         for n, unit in enumerate(units):
             for path, (spoken, value) in unit.items():
                 if spoken:
                     continue
                 before = places[n - 1][path][1] if n else 0
                 own = places[n][path][1] if n < self.places else 0
-                m.d.comb += value.eq(Mux(self.bad < n, before, Mux(self.bad == n, 0, own)))
+                m.d.comb += value.eq(self._opened(
+                    Mux(self.bad < n, before, Mux(self.bad == n, 0, own)), value))
         return m
+
+    def _opened(self, value, port):
+        return value & self.open if len(port) == 1 else value
 
     def _leaves(self, name):
         """Ports by path: whether the unit drives it, and the value."""

@@ -41,13 +41,14 @@ def configuration_layout():
 
     ``repair``: for each column of PEs, 1 + the row of its bad PE, 0 if it has none. ``cache_ways``:
     ways of each SRAM slice that are last-level cache. ``scrub_log2``: log2 of the cycles from one
-    step of the scrubbers to the next, 0: they rest. ``flush``: write changed lines back.
+    step of the scrubbers to the next, 0: they rest. ``flush``: write changed lines back. ``open``:
+    PEs are listened to, once ``repair`` tells which.
     ``inject``: invert bits of the next word written in slice ``tile``, see :func:`inject_layout`.
     A change of ``flush`` or of ``inject.valid`` does so once.
     """
     return data.StructLayout({
-        "repair": data.ArrayLayout(4, COLUMNS), "cache_ways": 8, "scrub_log2": 8, "flush": 8,
-        "tile": 8, "inject": inject_layout()})
+        "repair": data.ArrayLayout(4, COLUMNS), "cache_ways": 8, "scrub_log2": 8, "flush": 7,
+        "open": 1, "tile": 8, "inject": inject_layout()})
 
 
 class ControlBlock(wiring.Component):
@@ -65,11 +66,12 @@ class ControlBlock(wiring.Component):
     waits for, or 4 if that is of its stream.
 
     A packet is refused, with no effect on any PE, if its mask is empty or names a PE that the die
-    does not have (``BAD_FIELD``, field 8), if its table is not at a line (``BAD_FIELD``, field 2)
-    or cannot be read (as :class:`AccessError` says, field 2), or if it needs a PE that was given
-    up (``WATCHDOG``, field 8). See :class:`rtl.control.context.PacketContext` for barriers and
-    time-outs. The configuration can be written while no packet is here, and only with rows that
-    there are; else the write is answered with an error. The clock of all but a counter of time
+    does not have, or PEs are not open (``BAD_FIELD``, field 8), if its table is not at a line
+    (``BAD_FIELD``, field 2) or cannot be read (as :class:`AccessError` says, field 2), or if it
+    needs a PE that was given up (``WATCHDOG``, field 8). See
+    :class:`rtl.control.context.PacketContext` for barriers and time-outs. The configuration can be
+    written while no packet is here, only with rows that there are, and it cannot close PEs again;
+    else the write is answered with an error. The clock of all but a counter of time
     stops while no packet is there, and while packets only run or wait. Source: this project's
     choice.
 
@@ -220,7 +222,8 @@ class ControlBlock(wiring.Component):
             for state, mask in zip(states, masks, strict=True))
         kin = Cat(context.pending.id[:LAUNCH_STREAM_BITS] == packet.id[:LAUNCH_STREAM_BITS]
                   for context in contexts)
-        outside = packet.pe_mask[self.pes:].any() | (packet.pe_mask == 0)
+        outside = packet.pe_mask[self.pes:].any() | (packet.pe_mask == 0) | (
+            ~self.configuration.open)
         misplaced = packet.table % LINE_BYTES != 0
         gone = (packet.pe_mask & lost).any()
         m.d.comb += self.packets.ready.eq(free.any())
@@ -303,8 +306,9 @@ class ControlBlock(wiring.Component):
         active = Cat(c.state != ContextState.FREE for c in contexts).any()
         unknown = Cat(offer.repair[n] > self.rows for n in range(COLUMNS)).any() | (
             offer.cache_ways > self.ways)
+        closes = self.configuration.open & ~offer.open
         m.d.comb += [self.configuration.as_value().eq(registers.value),
-                     registers.refuse.eq(active | self.packets.valid | unknown)]
+                     registers.refuse.eq(active | self.packets.valid | unknown | closes)]
         connect(m, flipped(self.access), registers.access)
         connect(m, registers.access_response, flipped(self.access_response))
         ended, failed = Signal(32), Signal(32)

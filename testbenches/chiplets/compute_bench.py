@@ -8,6 +8,7 @@ from cocotb.triggers import RisingEdge
 
 from chiplets.compute import ComputeBase
 from chiplets.packages import ComputeParameters
+from rtl.control.block import configuration_layout
 from rtl.link import interfaces as link
 from rtl.link.interfaces import LinkPort, SlotKind
 from rtl.link.link import D2dLink
@@ -20,6 +21,7 @@ from testbenches.noc.traffic import Sink, Source
 PARAMETERS = ComputeParameters(rows=1, columns=2, bank_lines=32, hbm_tiles=1, tile_channels=3,
                                hbm_rows=2, link_latency_cycles=2)
 DIE, PES, BUILT, LINES, CHANNELS = 3, 2, 4, 64, 3
+OPEN = configuration_layout().const({"open": 1}).as_value().value
 NAME_BITS = name_layout(PARAMETERS.layout).size
 REQUEST = channel_request_layout(name_bits=NAME_BITS)
 ANSWER = channel_response_layout(name_bits=NAME_BITS)
@@ -175,7 +177,11 @@ class Bench:
         return self.responses.pop()
 
 
-async def start(dut):
+async def start(dut, *, opened=True):
     bench = Bench(dut)
     await sim.reset(dut)
+    if opened:
+        bench.write(address(3, 7 * 64), OPEN, mask=0xFFFF)
+        await bench.until(lambda: bench.responses)
+        assert bench.responses.pop().error == pe.AccessError.NONE
     return bench

@@ -20,6 +20,7 @@ from testbenches.chiplets.compute_bench import (
     CHANNELS,
     DIE,
     LINES,
+    OPEN,
     PARAMETERS,
     PES,
     Pair,
@@ -205,7 +206,7 @@ async def a_bad_pe_is_replaced_and_nobody_sees_a_difference(dut):
         bench.write(address(3, 7 * 64), repair, mask=255)
         await bench.until(lambda: bench.responses)
         assert bench.responses.pop().error == AccessError.NONE
-        assert (await bench.host_reads(address(3, 7 * 64))).data == repair
+        assert (await bench.host_reads(address(3, 7 * 64))).data == repair | OPEN
         rows = [int(repair >> 4 * column & 15 == 1) for column in range(2)]
         used = [bench.units[row * 2 + column] for column, row in enumerate(rows)]
         idle = [unit for unit in bench.units if unit not in used]
@@ -235,6 +236,35 @@ async def a_bad_pe_is_replaced_and_nobody_sees_a_difference(dut):
 
 
 @cocotb.test()
+async def nobody_listens_to_a_pe_before_the_pes_are_opened(dut):
+    """All talk nonsense; accesses to them and packets for them are answered with an error."""
+    bench = await start(dut, opened=False)
+    for unit in bench.units:
+        unit.report.queue.append(random.getrandbits(30))
+        unit.ring_out.queue.append(random.getrandbits(512))
+        unit.access_response.queue.append(random.getrandbits(512))
+        unit.ask(address(0, 0), tag=3)
+    bench.slot(SlotKind.LAUNCH, "launch", link.launch_layout(), pe_mask=3, id=5,
+               table=address(0, 0))
+    tags = {1: address(2, 0), 2: address(2, 1 << 16), 3: address(2, 64)}
+    for tag, place in tags.items():
+        bench.read(place, tag=tag)
+    bench.write(address(2, 0), 1, tag=4)
+    await bench.until(lambda: len(bench.responses) == 4 and bench.completions)
+    for _ in range(100):
+        await bench.step()
+    done = bench.completions.pop()
+    assert (done.id, done.code, done.field) == (5, ErrorCode.BAD_FIELD, 8)
+    assert sorted(answer.tag for answer in bench.responses) == [1, 2, 3, 4]
+    for answer in bench.responses:
+        assert (answer.error, answer.data) == (AccessError.ADDRESS, 0)
+        assert answer.write == (answer.tag == 4)
+    for unit in bench.units:
+        assert not (unit.accesses or unit.launches or unit.responses or unit.ring)
+        assert unit.request.offered and unit.report.offered and unit.ring_out.offered
+
+
+@cocotb.test()
 @cocotb.parametrize(repair=[0, 1, 1 << 4])
 async def lines_of_the_ring_go_to_the_next_pe_past_a_bad_one(dut, repair):
     """In order, both ways round, whatever the one that is left out sends."""
@@ -254,11 +284,11 @@ async def lines_of_the_ring_go_to_the_next_pe_past_a_bad_one(dut, repair):
 async def a_repair_of_a_row_that_is_not_there_is_refused(dut):
     bench = await start(dut)
     for repair in (3, 3 << 4, 15 << 8, 1 << 60):
-        bench.write(address(3, 7 * 64), repair)
+        bench.write(address(3, 7 * 64), repair, mask=255)
         await bench.until(lambda: bench.responses)
         expected = AccessError.NONE if repair == 1 << 60 else AccessError.ADDRESS
         assert bench.responses.pop().error == expected
-    assert (await bench.host_reads(address(3, 7 * 64))).data == 1 << 60
+    assert (await bench.host_reads(address(3, 7 * 64))).data == 1 << 60 | OPEN
 
 
 @cocotb.test()
@@ -277,7 +307,7 @@ async def identity_is_readable_and_useless_messages_are_counted(dut):
 async def lines_of_the_hbm_go_through_the_slices_that_are_cache(dut):
     """Written and read through the cache, found in the channels after a flush; errors none."""
     bench = await start(dut)
-    bench.write(address(3, 7 * 64), 4 << 64, mask=15 << 8)
+    bench.write(address(3, 7 * 64), 4 << 64, mask=1 << 8)
     await bench.until(lambda: bench.responses)
     assert bench.responses.pop().error == AccessError.NONE
     lines = random.sample(range(CHANNELS * 512), 40)
@@ -300,7 +330,7 @@ async def lines_of_the_hbm_go_through_the_slices_that_are_cache(dut):
     counts = (await bench.host_reads(address(3, 8 * 64))).data
     hits, misses = counts >> 32 * 3 & 0xFFFFFFFF, counts >> 32 * 4 & 0xFFFFFFFF
     assert hits + misses == 80 and misses >= 40
-    bench.write(address(3, 7 * 64), 0, mask=15 << 8)    # no ways are left: all is written back
+    bench.write(address(3, 7 * 64), 0, mask=1 << 8)    # no ways are left: all is written back
     await bench.until(lambda: bench.responses)
     bench.responses.clear()
     for line in lines:

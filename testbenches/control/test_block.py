@@ -4,7 +4,7 @@ import random
 import cocotb
 from cocotb.triggers import RisingEdge
 
-from rtl.control.block import MAGIC, ControlBlock
+from rtl.control.block import CONFIGURATION_LINE, MAGIC, ControlBlock, configuration_layout
 from rtl.link import interfaces as link
 from rtl.pe import interfaces as pe
 from rtl.pe.interfaces import AccessError, ErrorCode
@@ -14,6 +14,7 @@ from testbenches.twins import Twins
 
 PES, PATIENCE_LOG2 = 3, 2
 TABLE = 0x4000
+OPEN = configuration_layout().const({"open": 1}).as_value().value
 OK, BAD_FIELD, BAD_ADDRESS, WATCHDOG, POISON, ABORTED, LINK_DOWN = (
     ErrorCode[name].value for name in (
         "OK", "BAD_FIELD", "BAD_ADDRESS", "WATCHDOG", "POISON", "ABORTED", "LINK_DOWN"))
@@ -144,6 +145,14 @@ class Bench:
         states = [(w.running is not None, w.at_barrier, w.wait, w.script) for w in self.workers]
         raise AssertionError(f"no progress: {int(self.dut.states.value):o} {states}")
 
+    async def configure(self, value):
+        """Write the first 16 bytes of the configuration; gives the error."""
+        self.access.queue.append(bits(
+            pe.request_layout(), address=64 * CONFIGURATION_LINE, write=1, data=value,
+            mask=0xFFFF))
+        await self.until(lambda: self.lines)
+        return self.lines.pop().error
+
     async def completion(self):
         await self.until(lambda: self.done)
         done = self.done.pop(0)
@@ -152,9 +161,11 @@ class Bench:
                 "tag": done.command_tag, "address": done.address}
 
 
-async def start(dut):
+async def start(dut, *, opened=True):
     bench = Bench(dut)
     await sim.reset(dut)
+    if opened:
+        assert await bench.configure(OPEN) == AccessError.NONE
     return bench
 
 
@@ -272,6 +283,20 @@ async def a_pe_that_does_not_obey_an_abort_is_given_up(dut):
     done = await bench.completion()
     assert (done["code"], done["field"], done["mask"]) == (WATCHDOG, 8, 0)
     bench.packet(3, {0: [(OK,)], 2: [(OK,)]})
+    assert (await bench.completion())["code"] == OK
+
+
+@cocotb.test()
+async def pes_are_opened_once(dut):
+    """Until then packets are refused; after that they cannot be closed."""
+    bench = await start(dut, opened=False)
+    for number, mask in enumerate((1, (1 << PES) - 1)):
+        bench.packet(number, {}, mask=mask)
+        done = await bench.completion()
+        assert (done["id"], done["code"], done["field"]) == (number, BAD_FIELD, 8)
+    assert await bench.configure(OPEN) == AccessError.NONE
+    assert await bench.configure(0) == AccessError.ADDRESS
+    bench.packet(5, {0: [(OK,)]})
     assert (await bench.completion())["code"] == OK
 
 

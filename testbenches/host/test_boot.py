@@ -1,18 +1,17 @@
 """Tests of host/boot.py."""
 import pytest
 
-from host.boot import BootError, Settings
+from host.boot import OPEN, BootError, Settings
 from testbenches.host_fake import Configuration
 
 
 def test_configuration_of_each_die():
     c = Configuration(dies=3)
     settings = Settings(bad_pes=((0, 0, 0), (0, 2, 1), (2, 1, 2), (2, 1, 2)))
-    assert settings.lines(c) == {0: 1 | 3 << 4, 2: 2 << 8}
-    assert Settings().lines(c) == {}
-    assert Settings(cache_ways=4, scrub_log2=10).lines(c) == dict.fromkeys(
-        range(3), 4 << 64 | 10 << 72)
-    assert Settings(cache_ways=4).lines(Configuration(dies=1, hbm_channels=0)) == {}
+    assert settings.lines(c) == [1 | 3 << 4 | OPEN, OPEN, 2 << 8 | OPEN]
+    assert Settings().lines(c) == [OPEN] * 3
+    assert Settings(cache_ways=4, scrub_log2=10).lines(c) == [4 << 64 | 10 << 72 | OPEN] * 3
+    assert Settings(cache_ways=4).lines(Configuration(dies=1, hbm_channels=0)) == [OPEN]
 
 
 @pytest.mark.parametrize("settings, message", [
