@@ -1,7 +1,7 @@
 """The I/O chiplet: host interface, dispatcher and links."""
 from amaranth import *
 from amaranth.lib import wiring
-from amaranth.lib.wiring import Out, connect, flipped
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from chiplets.registers import load
 from rtl.common.clockgate import gated_domain
@@ -26,8 +26,8 @@ class IoChiplet(wiring.Component):
     """Takes work packets from rings in host memory, moves data, starts programs, reports.
 
     See docs/programming-model.md, "Work packets", and ``registers/io.rdl``. All outputs are
-    functions of registers. The clock of all but the links (which rest by themselves) and a counter
-    of time stops while nothing comes or is to be done, also while launches run.
+    functions of registers. The clock of all but the links, which rest by themselves, stops while
+    nothing comes or is to be done, also while launches run.
 
     Parameters
     ----------
@@ -47,10 +47,14 @@ class IoChiplet(wiring.Component):
         Registers.
     m_axi_* : AXI4 master, 512 bits, 64 bits of address, 1 bit of id
         Rings and copies.
+    now : In(64)
+        Time [cycle], from a counter of the package that never rests.
     irq : Out(1)
         Level: an enabled cause stands in ``interrupt_status``.
     awake : Out(1)
         That clock ran in the cycle before.
+    idle : Out(1)
+        Register: nothing changes until a valid comes in.
     link0, link1, ... : Out(PhitPort()), without ``link`` Out(OnDiePort())
         Pins of the links, as many as dies.
     """
@@ -69,7 +73,7 @@ class IoChiplet(wiring.Component):
         super().__init__(
             {f"s_axil_{name}": member for name, member in slave.members.items()}
             | {f"m_axi_{name}": member for name, member in master.members.items()}
-            | {"irq": Out(1), "awake": Out(1)}
+            | {"now": In(64), "irq": Out(1), "awake": Out(1), "idle": Out(1)}
             | {f"link{die}": Out(OnDiePort() if link is None else PhitPort())
                for die in range(dies)})
 
@@ -86,8 +90,6 @@ class IoChiplet(wiring.Component):
         links = [Place(OnDieLink() if self.link is None else D2dLink(**dict(self.link)))
                  for _ in range(self.dies)]
         self._pins(m, registers.bus, master.bus)
-        cycles = Signal(64)
-        m.d.sync += cycles.eq(cycles + 1)
 
         connect(m, submissions.reads, master.reads[0])
         connect(m, dispatcher.reads, master.reads[1])
@@ -100,7 +102,7 @@ class IoChiplet(wiring.Component):
         for n, client in enumerate((submissions, dispatcher)):
             m.d.comb += [client.beat.data.eq(master.beat.data),
                          client.beat.error.eq(master.beat.error),
-                         client.beat_valid.eq(master.beat.valid[n]), client.now.eq(cycles)]
+                         client.beat_valid.eq(master.beat.valid[n]), client.now.eq(self.now)]
         for n, client in enumerate((completions, dispatcher)):
             m.d.comb += [client.written.eq(master.written.valid[n]),
                          client.written_error.eq(master.written.error)]
@@ -109,7 +111,7 @@ class IoChiplet(wiring.Component):
             connect(m, dispatcher.links[die], link.port)
             connect(m, flipped(getattr(self, f"link{die}")), link.phits)
             m.d.comb += dispatcher.lost[die].eq(link.state == LinkState.DOWN)
-        self._registers(m, registers, submissions, completions, dispatcher, links, cycles)
+        self._registers(m, registers, submissions, completions, dispatcher, links)
         parts = (registers, master, submissions, completions, dispatcher)
         active = Cat(
             (part.active for part in parts), registers.events.as_value(),
@@ -117,7 +119,8 @@ class IoChiplet(wiring.Component):
             master.bus.rvalid, master.bus.bvalid,
             ((link.port.i_request.valid, link.port.i_response.valid) for link in links)).any()
         gated_domain(m, name="jobs", enable=ResetSignal("sync") | active)
-        m.d.sync += self.awake.eq(active)
+        m.d.sync += [self.awake.eq(active),
+                     self.idle.eq(~(active | Cat(link.awake for link in links).any()))]
         return m
 
     def _pins(self, m, slave, master):
@@ -127,7 +130,7 @@ class IoChiplet(wiring.Component):
                 is_output = self.signature.members[prefix + name].flow is Out
                 m.d.comb += pin.eq(inner) if is_output else inner.eq(pin)
 
-    def _registers(self, m, registers, submissions, completions, dispatcher, links, cycles):
+    def _registers(self, m, registers, submissions, completions, dispatcher, links):
         stored, status, events = registers.stored, registers.status, registers.events
         strobe, written, sticky = registers.strobe, registers.written, registers.sticky
         idle = Signal()
@@ -137,7 +140,8 @@ class IoChiplet(wiring.Component):
             status.identification.value.eq(IDENTIFICATION), status.configuration.dies.eq(self.dies),
             status.configuration.package_id.eq(self.package_id),
             status.configuration.version.eq(VERSION), status.status.idle.eq(idle),
-            status.cycles_lo.value.eq(cycles[:32]), status.cycles_hi.value.eq(cycles[32:]),
+            status.cycles_lo.value.eq(self.now[:32]),
+            status.cycles_hi.value.eq(self.now[32:]),
             submissions.enable.eq(stored.control.enable),
             dispatcher.abort.eq(Mux(strobe.abort, written.abort.streams, 0)),
             status.completion_waits.value.eq(completions.waits)]

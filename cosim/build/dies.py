@@ -17,7 +17,8 @@ from rtl.pe.dot_array import PathArray
 from rtl.pe.element import ProcessingElement
 
 ROOT = Path(__file__).parents[2]
-HOST = "host"               # model of the host's interface
+HOST = "host"               # model of the host's interface; it rests while nothing is to be done
+HOST_GATE = engine.Gate(linger_cycles=0, wake="valid")
 HBM_ROW_BYTES = 16 * 1024   # a row of each of the 16 banks of a pseudo-channel
 HBM_PINS = ("row_command", "column_command", "write_data", "read_data")
 
@@ -57,8 +58,12 @@ def is_mx4_array(component):
 def compute_die(name, number, package, *, waves=False):
     """A compute chiplet as one model for its base, one a PE and one a pseudo-channel of HBM."""
     parameters = package.compute
+    pes = [f"pe{i}" for i in range(parameters.built_pes)]
+    channels = [f"hbm{i}" for i in range(parameters.addresses.channels)]
+    held = ("die", *(f"{neighbour}__" for neighbour in (*pes, *channels)))
+    held += ("link__",) if parameters.host else ()
     base = build_once(lambda: ComputeBase(parameters), (sources(), "base", repr(parameters)),
-                      name="ComputeBase", waves=waves)
+                      name="ComputeBase", waves=waves, held=held)
     element = build_once(
         lambda: ProcessingElement(lines=parameters.local_lines, banks=parameters.local_banks,
                                   rows=parameters.dot_rows, lanes=parameters.mx4_lanes,
@@ -66,8 +71,6 @@ def compute_die(name, number, package, *, waves=False):
         (sources(), "pe", parameters.local_lines, parameters.local_banks, parameters.dot_rows,
          parameters.mx4_lanes, parameters.attention), name="ProcessingElement", waves=waves,
         arrays=is_mx4_array)
-    pes = [f"pe{i}" for i in range(parameters.built_pes)]
-    channels = [f"hbm{i}" for i in range(parameters.addresses.channels)]
     models = {"base": base} | dict.fromkeys(pes, element)
     if channels:
         name_bits = name_layout(parameters.layout).size
@@ -118,6 +121,7 @@ def package_dies(package, *, host_memory_bytes, waves=False):
         dies[0].joins += [engine.Join("base", f"link__{a}", HOST, f"link0__{b}")
                           for a, b in (("tx_", "rx_"), ("rx_", "tx_"))]
         dies[0].devices += devices
+        dies[0].gates[HOST] = HOST_GATE
         return dies, []
     pairs = [((f"compute{i}", "base", "link__"), ("io", HOST, f"link{i}__")) for i in range(count)]
     pairs += [((f"compute{a}", "base", f"peer{n}__"), (f"compute{b}", "base", f"peer{n}__"))
@@ -127,7 +131,7 @@ def package_dies(package, *, host_memory_bytes, waves=False):
         (b, model_b, f"{prefix_b}rx_valid", f"{prefix_b}rx_data"), latency)
         for here, there in pairs
         for (a, model_a, prefix_a), (b, model_b, prefix_b) in ((here, there), (there, here))]
-    dies.append(engine.Die("io", {HOST: model}, devices=devices))
+    dies.append(engine.Die("io", {HOST: model}, gates={HOST: HOST_GATE}, devices=devices))
     return dies, channels
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from chiplets import byte_enables, verilog
-from cosim.build import compiler, lane_cells, lanes, netlist
+from cosim.build import compiler, lane_cells, lanes, netlist, words
 from cosim.build.cache import build_root, cached, digest, locked
 from cosim.build.tools import verilator_root
 from rtl.common.place import Library
@@ -43,13 +43,17 @@ class Port:
 
 @dataclass(frozen=True)
 class Model:
-    """A Verilated component: its library, its ports by name, and how long it took to build."""
+    """A Verilated component: its library, its ports by name, and how long it took to build.
+
+    ``held``: an input whose name starts so is what it was at the edge before, see :func:`build`.
+    """
 
     name: str
     library: Path
     ports: dict[str, Port]
     waves: bool
     build_seconds: float
+    held: tuple[str, ...] = ()
 
     @property
     def cached(self):
@@ -100,18 +104,29 @@ def clock_once(text):
     return once.replace("@(posedge ", "@(edge "), 1
 
 
-def with_shell(text):
+def with_shell(text, *, held=(), edge="posedge"):
     """The Verilog with a module ``shell`` around ``model`` whose ports are called ``p_...``.
 
-    A port may so have a name that the C++ class uses itself, such as ``trace``.
+    A port may so have a name that the C++ class uses itself, such as ``trace``. Inputs that start
+    with one of ``held`` come through registers; a payload is loaded only while it is valid.
     """
     found = re.search(r"^module model\(.*?^endmodule", text, re.MULTILINE | re.DOTALL)
     ports = PORT.findall(FUNCTION.sub("", found.group())) if found else []
     if not {"clk", "rst"} <= {name for _, _, name in ports}:
         raise ValueError(f"A model must have the ports clk and rst, not {ports!r}")
     declared = ",\n".join(f"  {way} [{high or 0}:0] p_{name}" for way, high, name in ports)
-    connected = ",\n".join(f"    .{name}(p_{name})" for _, _, name in ports)
-    return f"{text}\nmodule shell(\n{declared}\n);\n  model model(\n{connected}\n  );\nendmodule\n"
+    names, registers, source = {name for _, _, name in ports}, [], {}
+    for way, high, name in ports:
+        source[name] = f"p_{name}"
+        if way == "input" and name.startswith(held):
+            valid = re.sub("payload$", "valid", name)
+            load = f"if (p_{valid}) " if valid != name and valid in names else ""
+            source[name] = f"held_{name}"
+            registers.append(f"  reg [{high or 0}:0] held_{name};\n"
+                             f"  always @({edge} p_clk) {load}held_{name} <= p_{name};\n")
+    connected = ",\n".join(f"    .{name}({source[name]})" for _, _, name in ports)
+    return (f"{text}\nmodule shell(\n{declared}\n);\n{''.join(registers)}"
+            f"  model model(\n{connected}\n  );\nendmodule\n")
 
 
 def parse_ports(header):
@@ -157,7 +172,7 @@ def verilator_version():
 
 def own_steps():
     """Sources of what this folder does to the text of a model: part of every key."""
-    steps = (clock_once, with_shell, glue, merged, lanes, lane_cells, netlist)
+    steps = (clock_once, with_shell, glue, merged, lanes, lane_cells, netlist, words)
     return ("".join(map(inspect.getsource, steps)) + repr(UNIT_BYTES)
             + (INCLUDE / "lanes.hpp").read_text())
 
@@ -187,8 +202,12 @@ def no_arrays(component):
     return False
 
 
-def build(component, *, name=None, waves=False, arrays=no_arrays):
+def build(component, *, name=None, waves=False, arrays=no_arrays, held=()):
     """Build an Amaranth component; parameters as in :func:`build_verilog`.
+
+    ``held`` are the starts of the names of inputs that go through registers in front of the
+    component. What drives them is evaluated before it in each cycle: these inputs then change
+    together with its own registers, and logic behind both is evaluated once instead of twice.
 
     ``arrays(placed)`` says whether a placed component is an array of cells to compile for vector
     instructions (see ``cosim.build.lanes``); with waveforms none is, since they show its inside.
@@ -209,7 +228,8 @@ def build(component, *, name=None, waves=False, arrays=no_arrays):
         return "\n".join((folder / f"{stem}.v").read_text() for stem in ("model", *chosen))
 
     key = digest(rtlil, chosen, version("pyosys"), conversion())
-    return build_text(key, to_verilog, name=name or type(component).__name__, waves=waves)
+    return build_text(key, to_verilog, name=name or type(component).__name__, waves=waves,
+                      held=held)
 
 
 def separate(function, *arguments):
@@ -219,13 +239,13 @@ def separate(function, *arguments):
     compiler.run([sys.executable, "-c", script, *arguments], Path(__file__).parents[2])
 
 
-def build_once(make_component, identity, *, name, waves=False, arrays=no_arrays):
+def build_once(make_component, identity, *, name, waves=False, arrays=no_arrays, held=()):
     """As :func:`build` of ``make_component()``, which is called only if needed.
 
     ``identity`` is a tuple of texts and values that decide what the component is: its sources and
     parameters. Elaboration takes longer than everything else once a model is in the cache.
     """
-    key = digest(*map(repr, identity), name, waves, inspect.getsource(arrays), VERILATOR,
+    key = digest(*map(repr, identity), name, waves, held, inspect.getsource(arrays), VERILATOR,
                  own_steps(), conversion(), version("amaranth"), version("pyosys"),
                  verilator_version(), compiler.identity(), compiler.BASE, compiler.FAST,
                  compiler.SLOW, (INCLUDE / "glue.cpp").read_text())
@@ -233,33 +253,35 @@ def build_once(make_component, identity, *, name, waves=False, arrays=no_arrays)
     if alias.exists():
         folder = build_root() / alias.read_text()
         if (folder / "done").exists():
-            return load(folder, name, waves, 0.0)
+            return load(folder, name, waves, 0.0, held)
     with locked(alias.with_suffix(".lock")):
-        model = build(make_component(), name=name, waves=waves, arrays=arrays)
+        model = build(make_component(), name=name, waves=waves, arrays=arrays, held=held)
         partial = alias.with_suffix(".partial")
         partial.write_text(model.library.parent.name)
         partial.rename(alias)
     return model
 
 
-def load(folder, name, waves, seconds):
+def load(folder, name, waves, seconds, held):
     """The model that was built in ``folder``."""
     ports = {p.name: p for _, p in parse_ports((folder / "Vmodel.h").read_text())}
-    return Model(name, folder / "model.so", ports, waves, seconds)
+    return Model(name, folder / "model.so", ports, waves, seconds, held)
 
 
-def build_text(identity, to_verilog, *, name, waves):
+def build_text(identity, to_verilog, *, name, waves, held=()):
     """Build the Verilog that ``to_verilog(folder)`` gives, unless ``identity`` was built before."""
     template = (INCLUDE / "glue.cpp").read_text()
     options = VERILATOR + (["--trace-fst"] if waves else [])
     flags = [*compiler.defines(waves), *compiler.includes(), "-idirafter", str(INCLUDE)]
-    key = digest(identity, options, template, verilator_version(), compiler.identity(),
+    key = digest(identity, options, template, held, verilator_version(), compiler.identity(),
                  compiler.BASE, compiler.FAST, compiler.SLOW, flags, own_steps())
 
     def make(folder):
         text = to_verilog(folder)
         text, evaluations = (text, 2) if waves else clock_once(text)
-        (folder / "model.v").write_text(with_shell(text))
+        edge = "edge" if evaluations == 1 else "posedge"
+        text = with_shell(words.whole_words(text), held=held, edge=edge)
+        (folder / "model.v").write_text(text)
         root = verilator_root()
         log = compiler.run(["env", f"VERILATOR_ROOT={root}", root / "bin" / "verilator_bin",
                             *options, "model.v"], folder)
@@ -278,4 +300,4 @@ def build_text(identity, to_verilog, *, name, waves):
             path.unlink()
 
     folder, seconds = cached(f"{name}_{key}", make)
-    return load(folder, name, waves, seconds)
+    return load(folder, name, waves, seconds, held)

@@ -26,9 +26,10 @@ class Gate:
     """A model that need not be evaluated while it sleeps.
 
     It sleeps once ``idle`` has been high, and every valid or pulse bit of its inputs and outputs
-    low, for ``linger_cycles``. The model promises that nothing in it changes then: the cycles
-    that it spends on work after ``idle`` rose, such as answers to accesses, are at most
-    ``linger_cycles`` apart. ``idle`` may be empty.
+    low, for ``linger_cycles``. If there is ``wake``, only bits whose names end so count. The model
+    promises that nothing in it changes then: the cycles that it spends on work after ``idle`` rose,
+    such as answers to accesses, are at most ``linger_cycles`` apart. ``idle`` may be empty. An
+    input ``now`` of 64 bits brings it the time since the reset [cycle].
 
     A model with the ports ``hbm_rest`` and ``hbm_skipped`` misses at most so many edges of the
     second clock in a sleep as the first says, and is told by the other how many it has missed.
@@ -36,6 +37,7 @@ class Gate:
 
     idle: str = "idle"
     linger_cycles: int = 32
+    wake: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,9 @@ class Device:
 @dataclass
 class Die:
     """One chiplet: its models by name, and what they are connected to inside.
+
+    A model with ``held`` inputs is evaluated after its neighbours in each cycle. It must not sleep
+    or be joined to another such model, and all its joined inputs are held, else :exc:`ValueError`.
 
     Parameters
     ----------
@@ -109,10 +114,14 @@ class Die:
                         or other.input == ports[name].input:
                     raise ValueError(f"Port {join.b}.{name} must have a partner of its width and "
                                      f"the other direction, not {join.a}.{partner}: {other!r}")
-                if ports[name].input:
-                    yield join.b, name, join.a, partner
-                else:
-                    yield join.a, partner, join.b, name
+                ends = ((join.b, name), (join.a, partner))
+                (to, to_port), (source, port) = ends if ports[name].input else ends[::-1]
+                held = self.models[to].held
+                if held and (self.models[source].held or not to_port.startswith(held)
+                             or to in self.gates):
+                    raise ValueError(f"Input {to}.{to_port} must be held, {to} not sleep, and "
+                                     f"{source} hold none")
+                yield to, to_port, source, port
 
     def guard(self, model, port):
         """Valid bit of the stream that an output is the payload of, or ``""``."""
@@ -125,7 +134,8 @@ class Die:
         for port in self.models[model].ports.values():
             last = port.name.rpartition("__")[2]
             if port.bits == 1 and port.name not in (*CLOCKS, self.gates[model].idle) \
-                    and last not in ("payload", "ready"):
+                    and last not in ("payload", "ready") \
+                    and port.name.endswith(self.gates[model].wake):
                 yield port.name
 
 

@@ -29,7 +29,7 @@ def load_library():
     p, s, u, q = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32, ctypes.c_uint64
     fallible = {"die": [p, s], "model": [p, u, s, s], "copy": [p, u, u, s, u, s, s],
                 "tie": [p, u, u, s, q], "gate": [p, u, u, s, ctypes.c_int, q],
-                "wake": [p, u, u, u, s],
+                "wake": [p, u, u, u, s], "late": [p, u, u],
                 "channel": [p, s, u, u, s, s, u, u, s, s, q], "device": [p, u, s, s, p, q, u],
                 "second_clock": [p, u, q, q], "break": [p, u, u],
                 "device_pin": [p, u, s, u, u, s], "device_parameter": [p, u, s, q],
@@ -123,6 +123,8 @@ class Engine:
         for name, model in die.models.items():
             index[name] = self._call("model", number, name, str(model.library))
             self._models[die.name, name] = (number, index[name])
+            if model.held:
+                self._call("late", number, index[name])
         for to, to_port, source, port in die.copies():
             self._call("copy", number, index[to], to_port, index[source], port,
                        die.guard(source, port))

@@ -11,7 +11,7 @@ from rtl.attention.softmax_maximum import MaximumPass
 from rtl.attention.softmax_store import ScoreStore
 from rtl.common.clockgate import gated_domain
 from rtl.common.queue import Queue
-from rtl.pe.frontend import RUNNING, OperandField, UnitFrontend
+from rtl.pe.frontend import RUNNING, OperandField, UnitFrontend, events_since
 from rtl.pe.interfaces import BufferPort, ErrorCode, LocalRead, UnitPort
 
 SINK = OperandField(6, optional=True)
@@ -133,11 +133,7 @@ class SoftmaxUnit(wiring.Component):
             frontend.active.eq(take | cap.busy | moves), frontend.starved.eq(waits),
             frontend.blocked.eq(exponential.busy | maximum.o.valid),
         ]
-        taken = frontend.extra[0]
-        with m.If(self.unit.launch):
-            m.d.sync += taken.eq(0)
-        with m.Elif(take):
-            m.d.sync += taken.eq(taken + 1)
+        m.d.comb += frontend.extra[0].eq(events_since(m, self.unit.launch, take))
         return m
 
     def _fetch_sinks(self, m, begin, job, command, maximum):

@@ -1,4 +1,4 @@
-"""Multiplexers with one select line for each input."""
+"""Multiplexers: with one select line for each input, and of the parts of a word."""
 from amaranth import *
 
 
@@ -12,3 +12,18 @@ def one_of(select, values):
     for bit, value in zip(list(select)[1:], values[1:], strict=True):
         chosen = Mux(bit, Value.cast(value), chosen)
     return chosen
+
+
+def part_of(value, index):
+    """Part number ``index`` of a value of ``2**len(index)`` equal parts, as bits.
+
+    A tree of two-way multiplexers: a shift by a variable, which is what ``word_select`` becomes,
+    costs a simulator the whole width for each part.
+    """
+    value, index = Value.cast(value), Value.cast(index)
+    if len(value) % (1 << len(index)):
+        raise ValueError(f"{len(value)} bits have no {1 << len(index)} equal parts")
+    for bit in reversed(index):
+        half = len(value) // 2
+        value = Mux(bit, value[half:], value[:half])
+    return value

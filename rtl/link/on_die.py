@@ -35,16 +35,19 @@ class OnDieLink(wiring.Component):
         Towards the other end.
     counters, state
         As those of a link; constant: no errors, ACTIVE.
+    awake : Out(1)
+        Something is on its way.
     """
 
     port: In(LinkPort())
     phits: Out(OnDiePort())
     counters: Out(link_counters_layout())
     state: Out(LinkState)
+    awake: Out(1)
 
     def elaborate(self, platform):
         m = Module()
-        port, phits = self.port, self.phits
+        port, phits, moving = self.port, self.phits, []
         for name, source, sink in (
                 ("o_request", flipped(port.o_request), flipped(phits.tx_request)),
                 ("o_response", flipped(port.o_response), flipped(phits.tx_response)),
@@ -53,6 +56,8 @@ class OnDieLink(wiring.Component):
             m.submodules[name] = queue = Queue(slot_layout())
             connect(m, source, queue.i)
             connect(m, queue.o, sink)
+            moving += [queue.i.valid, queue.o.valid]
+        m.d.comb += self.awake.eq(Cat(moving).any())
         return m
 
 

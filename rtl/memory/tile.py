@@ -4,6 +4,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.common.arbiter import RoundRobin
+from rtl.common.clockgate import gated_domain
 from rtl.common.place import Place
 from rtl.common.queue import Queue
 from rtl.common.select import one_of
@@ -124,8 +125,10 @@ class MemoryTile(wiring.Component):
             sram.request.payload.cached.eq(hbm)]
         with m.If(hbm):
             m.d.comb += sram.request.payload.line.eq(mine)
+        self.moving = []    # what makes the clock of the queues run
         channels = [self._channel(m, n, hbm, direct, origin, mine, sram)
                     for n in range(self.channels)]
+        gated_domain(m, name="channels", enable=ResetSignal("sync") | Cat(self.moving).any())
         m.d.comb += self.i_packets.ready.eq(
             Mux(direct, Cat(taken for taken, _, _ in channels).any(), sram.request.ready))
         m.d.comb += sram.memory_request.ready.eq(Cat(fed for _, fed, _ in channels).any())
@@ -141,7 +144,11 @@ class MemoryTile(wiring.Component):
         Gives whether one of each is taken, and the queue of its answers.
         """
         port, body = getattr(self, f"hbm{n}"), self.i_packets.payload.body
-        m.submodules[f"requests{n}"] = requests = Queue(port.request.payload.shape())
+        requests, answers = Queue(port.request.payload.shape()), Queue(
+            port.response.payload.shape())
+        m.submodules[f"requests{n}"] = DomainRenamer("channels")(requests)
+        m.submodules[f"answers{n}"] = DomainRenamer("channels")(answers)
+        self.moving += [q.valid for queue in (requests, answers) for q in (queue.i, queue.o)]
         m.submodules[f"turn{n}"] = turn = RoundRobin(2)
         wire, other = requests.i.payload, sram.memory_request.payload
         number, within = spread(mine, self.channels)
@@ -163,7 +170,6 @@ class MemoryTile(wiring.Component):
                 wire.line.eq(Mux(hbm, within, 0)), wire.registers.eq(~hbm), name.origin.eq(origin),
                 wire.write.eq(body.write), wire.data.eq(body.data), wire.mask.eq(body.mask)]
         connect(m, requests.o, flipped(port.request))
-        m.submodules[f"answers{n}"] = answers = Queue(port.response.payload.shape())
         connect(m, flipped(port.response), answers.i)
         return (turn.grant[0] & requests.i.ready, turn.grant[1] & requests.i.ready, answers.o)
 

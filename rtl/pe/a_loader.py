@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Out, connect, flipped
 from rtl.common.clockgate import gated_domain
 from rtl.mx.formats import Format
 from rtl.pe.a_buffer import AFill
-from rtl.pe.frontend import OperandField, UnitFrontend
+from rtl.pe.frontend import OperandField, UnitFrontend, events_since
 from rtl.pe.interfaces import BufferPort, ErrorCode, LocalRead, UnitPort
 from rtl.pe.line_walk import LineWalk
 from rtl.pe.operand_tensor import (
@@ -124,11 +124,7 @@ class ALoader(wiring.Component):
         ]
         gated_domain(m, name="work", enable=ResetSignal("sync") | self.unit.clear | start | loading
                      | stalled | arriving)
-        elements = frontend.extra[0]
-        with m.If(self.unit.launch):
-            m.d.sync += elements.eq(0)
-        with m.Elif(arriving):
-            m.d.sync += elements.eq(elements + 1)
+        m.d.comb += frontend.extra[0].eq(events_since(m, self.unit.launch, arriving))
         return m
 
     def _decode(self, m, job, walk, scales):

@@ -11,7 +11,7 @@ from rtl.pe.b_stream import BStream
 from rtl.pe.beat_sequencer import MOST_BLOCKS, BeatSequencer
 from rtl.pe.dot_array import HALF, DotArray
 from rtl.pe.drain import Drain
-from rtl.pe.frontend import OperandField, UnitFrontend
+from rtl.pe.frontend import OperandField, UnitFrontend, events_since
 from rtl.pe.interfaces import LINE_BITS, BufferPort, LocalRead, UnitPort
 from rtl.pe.operand_tensor import (
     block_log2,
@@ -136,11 +136,7 @@ class DotEngine(wiring.Component):
         if self.attention:
             self._attend(core, a, b, sequencer, array, drain)
 
-        beats = frontend.extra[0]
-        with m.If(self.unit.launch):
-            m.d.sync += beats.eq(0)
-        with m.Elif(sequencer.active):
-            m.d.sync += beats.eq(beats + 1)
+        m.d.comb += frontend.extra[0].eq(events_since(m, self.unit.launch, sequencer.active))
         return m
 
     def _attend(self, m, a, b, sequencer, array, drain):

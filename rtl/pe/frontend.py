@@ -50,6 +50,16 @@ def fault_layout():
                               "address": ADDRESS_BITS})
 
 
+def events_since(m, launch, event):
+    """A register that counts the cycles with ``event`` since the last ``launch`` [32 bits]."""
+    count = Signal(32)
+    with m.If(launch):
+        m.d.sync += count.eq(0)
+    with m.Elif(event):
+        m.d.sync += count.eq(count + 1)
+    return count
+
+
 class UnitFrontend(wiring.Component):
     """Takes commands, acquires their operands in order, hands out jobs, releases what they held.
 

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from rtl.attention.interfaces import factors_layout
 from rtl.common.clockgate import gated_domain
 from rtl.common.queue import Queue
-from rtl.pe.frontend import UnitFrontend
+from rtl.pe.frontend import UnitFrontend, events_since
 from rtl.pe.interfaces import LINE_BITS, BufferPort, LocalRead, LocalWrite, UnitPort
 from rtl.pe.line_path import LinePath
 from rtl.pe.line_slots import LineSlots
@@ -153,11 +153,7 @@ class ReductionEngine(wiring.Component):
             frontend.job.valid | self.i.valid | ~slots.empty | walk.alone | ring.o.valid)
         m.d.sync += moved.eq(moves)     # a cycle more: every stage is empty then
         gated_domain(m, name="work", enable=ResetSignal("sync") | self.unit.clear | moves | moved)
-        total = frontend.extra[0]
-        with m.If(self.unit.launch):
-            m.d.sync += total.eq(0)
-        with m.Elif(written):
-            m.d.sync += total.eq(total + 1)
+        m.d.comb += frontend.extra[0].eq(events_since(m, self.unit.launch, written))
         return m
 
     def _supply(self, m, walk, path, take):

@@ -3,6 +3,7 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl.common.select import part_of
 from rtl.pe.interfaces import LocalRead
 from rtl.pe.line_walk import LineWalk, line_walk_layout
 
@@ -121,7 +122,7 @@ class ScaleFetch(wiring.Component):
             m.d.sync += [skip.eq(skip + 1), left.eq(left - 1), held.eq(left != 1)]
         m.d.comb += [
             self.valid.eq(held),
-            self.word.data.eq(line[(start[3:] + skip)[:3]] >> (start[:3] << 3)),
+            self.word.data.eq(part_of(line, (start[3:] + skip)[:3]) >> (start[:3] << 3)),
             self.word.index.eq(Cat(skip, index[1])),
             self.busy.eq(walk.o.valid | coming | held),
         ]

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Out, connect, flipped
 from rtl.common.clockgate import gated_domain
 from rtl.common.place import Place
 from rtl.mx.formats import Format
-from rtl.pe.frontend import UnitFrontend
+from rtl.pe.frontend import UnitFrontend, events_since
 from rtl.pe.interfaces import BufferPort, ErrorCode, LocalRead, LocalWrite, UnitPort
 from rtl.pe.simd_command import (
     LANES,
@@ -119,10 +119,7 @@ class SimdEngine(wiring.Component):
             frontend.starved.eq(running & pack.advance),
             frontend.blocked.eq(running),
         ]
-        with m.If(self.unit.launch):
-            m.d.sync += frontend.extra[0].eq(0)
-        with m.Elif(issued):
-            m.d.sync += frontend.extra[0].eq(frontend.extra[0] + 1)
+        m.d.comb += frontend.extra[0].eq(events_since(m, self.unit.launch, issued))
         return m
 
     def _control(self, m, frontend, settings, resting, start, running, quiet):

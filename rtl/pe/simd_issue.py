@@ -3,6 +3,7 @@ from amaranth import *
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl.common.select import part_of
 from rtl.mx.formats import Format
 from rtl.pe.interfaces import LINE_BITS
 from rtl.pe.simd_command import LANES, Norm, Operation, Source1, command_layout, is_mx
@@ -117,10 +118,10 @@ class BeatIssue(wiring.Component):
                          upper.eq(0), padding.eq(0), fresh.eq(1), scalar_index.eq(0)]
 
         number = Signal(32)
-        m.d.comb += number.eq(self.i1.payload.word_select(scalar_index, 32))
+        m.d.comb += number.eq(part_of(self.i1.payload, scalar_index))
         half0, half1 = (Signal(LINE_BITS // 2, name=name) for name in ("half0", "half1"))
-        m.d.comb += [half0.eq(self.i0.payload.word_select(upper, LINE_BITS // 2)),
-                     half1.eq(self.i1.payload.word_select(upper, LINE_BITS // 2))]
+        m.d.comb += [half0.eq(part_of(self.i0.payload, upper)),
+                     half1.eq(part_of(self.i1.payload, upper))]
         with m.If(wide0):
             m.d.comb += self.o.payload.a.eq(self.i0.payload)
         with m.Else():

@@ -33,13 +33,14 @@ class IoSystem(wiring.Component):
         self.chiplet = IoChiplet(dies=DIES, link=link, **parameters)
         self.delay, self.link = delay, link
         pins = {name: member for name, member in self.chiplet.signature.members.items()
-                if not name.startswith("link")}
+                if not name.startswith("link") and name != "now"}
         super().__init__(pins | {"cut": In(DIES)}
                          | {f"die{n}": In(LinkPort()) for n in range(DIES)})
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.io = io = self.chiplet
+        m.d.sync += io.now.eq(io.now + 1)
         for name, member in self.signature.members.items():
             if hasattr(io, name):
                 inner, pin = getattr(io, name), getattr(self, name)

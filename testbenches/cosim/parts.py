@@ -179,8 +179,11 @@ def ring(count, *, latency_cycles=16, latencies=None):
 PROBE = {role: ("base", role) for role in ("tx_valid", "tx_data")}
 
 
-def company(name, *, workers, whole=False, gate=None, memory_bytes=1 << 16, waves=False):
-    """The die of an office: partitioned, or ``whole`` as one model; its outputs are probed."""
+def company(name, *, workers, whole=False, gate=None, memory_bytes=1 << 16, waves=False, held=()):
+    """The die of an office: partitioned, or ``whole`` as one model; its outputs are probed.
+
+    ``held``: inputs of the office that come through registers.
+    """
     probe = engine.Device("probe", "probe", PROBE, memory_bytes=memory_bytes)
     if whole:
         return engine.Die(name, {"base": model.build(Company(workers=workers), waves=waves)},
@@ -188,7 +191,7 @@ def company(name, *, workers, whole=False, gate=None, memory_bytes=1 << 16, wave
     worker = model.build(Worker(), waves=waves)
     names = [f"pe{i}" for i in range(workers)]
     return engine.Die(
-        name, {"base": model.build(Office(workers=workers), waves=waves),
+        name, {"base": model.build(Office(workers=workers), waves=waves, held=held),
                **{n: worker for n in names}},
         joins=[engine.Join("base", f"{n}__", n) for n in names],
         gates={n: gate for n in names if gate}, devices=[probe],

@@ -103,6 +103,22 @@ def test_partitioned_die_equals_the_whole_one_in_every_cycle():
     np.testing.assert_array_equal(whole, cut)
 
 
+@pytest.mark.parametrize("gate", [None, engine.Gate(linger_cycles=0)])
+@pytest.mark.parametrize("waves", [False, True])
+def test_a_model_with_held_inputs_equals_one_without(gate, waves):
+    """It is evaluated after its neighbours, asleep or not, and sees what it saw before."""
+    whole, _ = per_cycle(parts.company("die", workers=3, whole=True))
+    cut, skipped = per_cycle(parts.company("die", workers=3, gate=gate, held=("pe",), waves=waves))
+    np.testing.assert_array_equal(whole, cut)
+    assert (skipped > 0) == (gate is not None)
+
+
+def test_inputs_that_are_not_held_are_refused():
+    die = parts.company("die", workers=2, held=("pe0",))
+    with pytest.raises(ValueError, match="Input base.pe1__.* must be held"):
+        engine.Engine([die])
+
+
 @pytest.mark.parametrize("linger", [0, 3, 32])
 def test_sleeping_models_change_nothing(linger):
     die = parts.company("die", workers=3, gate=engine.Gate(linger_cycles=linger))

@@ -70,29 +70,43 @@ struct Die {
         if (cycle == reset_cycles)
             for (auto& model : models) model->pin("rst").set(0);
         for (Channel* channel : inputs) channel->receive(cycle);
-        const bool second = tick(cycle);
-        for (auto& model : models) model->runs = cycle < reset_cycles || !model->sleeps(second);
-        if (cycle >= reset_cycles)  // a bus master must be silent during reset (AXI4, A3.1.2)
-            for (size_t i = 0; i < devices.size(); i++) step(*devices[i], *contexts[i], cycle, second);
-        for (auto& model : models) {  // all inputs first: they are outputs of the former edge
-            if (!model->runs) {
-                ++*model->skipped;
-                continue;
-            }
-            for (const Copy& copy : model->copies) copy.apply();
-        }
+        const bool second = tick(cycle), reset = cycle < reset_cycles;
+        if (!reset) step_devices(cycle, second, false);  // what they say may wake a model
+        for (auto& model : models) model->runs = reset || !model->sleeps(second);
+        if (!reset) step_devices(cycle, second, true);
+        for (auto& model : models)  // all inputs first: they are outputs of the former edge
+            if (!model->late) model->take_inputs();
         for (auto& model : models)
-            if (model->runs) model->cycle(cycle, second);
+            if (!model->late) evaluate(*model, cycle, reset_cycles, second);
+        for (auto& model : models) {
+            if (!model->late) continue;
+            model->take_inputs();
+            evaluate(*model, cycle, reset_cycles, second);
+        }
         for (auto& channel : outputs) channel->send(cycle);
         if (!recorder.lanes.empty()) recorder.record(cycle);
     }
 
-    static void step(Device& device, const Context& context, uint64_t cycle, bool second) {
-        if (context.second) {
-            if (!second || !context.owner->runs) return;
-            if (context.owner->missed) device.skip(context.owner->missed);
+    static void evaluate(Model& model, uint64_t cycle, uint64_t reset_cycles, bool second) {
+        if (model.runs) {
+            model.cycle(cycle, cycle < reset_cycles ? 0 : cycle - reset_cycles, second);
+        } else {
+            ++*model.skipped;
         }
-        device.step(cycle);
+    }
+
+    // Those of the first clock or those of the second. None in reset: a bus master must be silent
+    // then (AXI4, A3.1.2).
+    void step_devices(uint64_t cycle, bool second, bool of_second) {
+        for (size_t i = 0; i < devices.size(); i++) {
+            const Context& context = *contexts[i];
+            if (context.second != of_second) continue;
+            if (of_second) {
+                if (!second || !context.owner->runs) continue;
+                if (context.owner->missed) devices[i]->skip(context.owner->missed);
+            }
+            devices[i]->step(cycle);
+        }
     }
 
     void quantum(uint64_t start, uint64_t cycles, uint64_t reset_cycles) {

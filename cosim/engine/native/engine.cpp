@@ -76,9 +76,14 @@ API int64_t engine_copy(Engine* e, uint32_t die, uint32_t to, const char* to_por
         const Pin a = target.pin(to_port), b = source.pin(from_port);
         same_width(target.name + "." + to_port, a, source.name + "." + from_port, b);
         const uint8_t* when = *guard ? static_cast<uint8_t*>(source.pin(guard).data) : nullptr;
-        target.copies.push_back({a.data, b.data, a.bytes(), when});
+        target.copies.push_back({a.data, b.data, a.bytes(), when,
+                                 target.late ? &source.runs : &target.runs});
         return 0;
     });
+}
+// Before its copies are named.
+API int64_t engine_late(Engine* e, uint32_t die, uint32_t model) {
+    return guarded(e, [&] { return model_of(e, die, model).late = true, 0; });
 }
 API int64_t engine_tie(Engine* e, uint32_t die, uint32_t model, const char* port, uint64_t value) {
     return guarded(e, [&] { return model_of(e, die, model).pin(port).set(value), 0; });

@@ -50,9 +50,10 @@ struct Copy {
     const void* from;
     uint32_t bytes;
     const uint8_t* guard;  // copy only while this byte is not zero; null: always
+    const bool* changed;   // and only while this holds: the source was evaluated
 
     void apply() const {
-        if (guard && !*guard) return;
+        if (!*changed || (guard && !*guard)) return;
         if (bytes == 1) {
             *static_cast<uint8_t*>(to) = *static_cast<const uint8_t*>(from);
         } else {
@@ -72,10 +73,12 @@ struct Model {
     bool gated = false;
     uint64_t linger = 0, calm = 0;      // cycles that are evaluated, and were seen, after the last
     bool runs = true;                   // in this cycle
+    bool late = false;                  // evaluated after its neighbours, with their new outputs
     // Edges of the second clock that a sleeping model has missed, where it wants to be told, and how
     // many it may miss at most.
     uint64_t missed = 0;
     Pin missed_pin, rest_pin;
+    Pin now_pin;                        // input: cycles since the reset
     bool broken = false;                // outputs are random
     uint64_t random = 1;
     uint64_t* skipped = nullptr;        // cycles that were not evaluated
@@ -86,6 +89,7 @@ struct Model {
             const LibraryPort& port = library->ports()[i];
             pins[port.name] = Pin{library->port(handle, i), port.bits, port.input != 0};
         }
+        if (pins.count("now")) now_pin = pins["now"];
         if (pins.count("hbm_rest")) {
             rest_pin = pins["hbm_rest"];
             missed_pin = pins["hbm_skipped"];
@@ -114,6 +118,10 @@ struct Model {
         }
         return true;
     }
+    void take_inputs() const {
+        if (!runs) return;
+        for (const Copy& copy : copies) copy.apply();
+    }
     void talk_nonsense() {
         for (uint32_t i = 0; i < library->port_count(); i++) {
             const LibraryPort& port = library->ports()[i];
@@ -126,8 +134,9 @@ struct Model {
             }
         }
     }
-    void cycle(uint64_t number, bool second) {
+    void cycle(uint64_t number, uint64_t now, bool second) {
         if (broken) return talk_nonsense();
+        if (now_pin.data) now_pin.set(now);
         if (missed_pin.data) missed_pin.set(missed);
         library->cycle(handle, number, second);
         if (second) missed = 0;
