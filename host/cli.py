@@ -28,6 +28,7 @@ class UserError(Exception):
     """A mistake of the user: one sentence that says what was wrong and what would be right."""
 
 
+EVERY = "all"
 Package = Annotated[str, typer.Option("--package", help="package to run on")]
 Json = Annotated[str | None, typer.Option("--json", help="write JSON to this file, or - ")]
 BadPes = Annotated[list[str] | None, typer.Option(
@@ -147,7 +148,9 @@ def generate(top: Annotated[str, typer.Argument(help="a chiplet, or all")],
 
 
 @app.command()
-def run(job: Annotated[str, typer.Argument(help="embed")], package: Package = "mtia450",
+def run(job: Annotated[str, typer.Argument(help="embed")],
+        package: Annotated[str, typer.Option(
+            "--package", help="package to run on, or all: side by side")] = "mtia450",
         text: Annotated[list[str] | None, typer.Option(help="a sentence; may be repeated")] = None,
         file: Annotated[Path | None, typer.Option(help="a file with a sentence a line")] = None,
         weights: Annotated[str, typer.Option(help="mxfp8 or mxfp4")] = "mxfp8",
@@ -169,6 +172,9 @@ def run(job: Annotated[str, typer.Argument(help="embed")], package: Package = "m
     if file is not None:
         texts += sentences(file)
     writable(waves, trace, json, folder=out)
+    if package == EVERY:
+        compare_packages(texts or SENTENCES, weights, not upload, out, threads, processes, json,
+                         only_one=[waves, trace, bad_pe])
     with progress() as callback:
         result = embed.job(
             options(package, threads, processes, callback, waves=waves, trace=trace,
@@ -180,6 +186,24 @@ def run(job: Annotated[str, typer.Argument(help="embed")], package: Package = "m
         for path in report.pictures(result, out):
             messages.print(f"picture: {path}", highlight=False, soft_wrap=True)
     finish(result.outcome, json)
+
+
+def compare_packages(texts, weights, resident, out, threads, processes, json, *, only_one):
+    """The main job on every package, side by side; ends the command."""
+    from host import report
+    from host.bench import embed
+    if any(only_one):
+        raise UserError("--waves, --trace and --bad-pe are for one package, not for all")
+    with progress() as callback:
+        reports, outcome = embed.across(
+            options(transport.packages()[0], threads, processes, callback), texts, weights,
+            resident=resident)
+    if json != "-":
+        report.print_packages(reports, console)
+    if out is not None:
+        messages.print(f"picture: {report.draw_packages(reports, out)}", highlight=False,
+                       soft_wrap=True)
+    finish(outcome, json)
 
 
 @app.command()

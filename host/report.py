@@ -64,6 +64,33 @@ def print_embed(report, console=None):
     print_figures(report, console)
 
 
+def print_packages(reports, console=None):
+    """Print the main job on several packages side by side; reports by package."""
+    console = console or Console()
+    first = next(iter(reports.values())).outcome.metrics["microseconds"]
+    table = Table(title="The main job on each package", title_justify="left")
+    table.add_column("")
+    for name in reports:
+        table.add_column(name, justify="right")
+    m = {name: report.outcome.metrics for name, report in reports.items()}
+    c = {name: report.outcome.config for name, report in reports.items()}
+    for title, row in (
+            ("compute dies x PEs", lambda n: f"{c[n]['dies']} x {c[n]['pes'] // c[n]['dies']}"),
+            ("clock [MHz]", lambda n: f"{c[n]['megahertz']:,}"),
+            ("weights", lambda n: c[n]["weights"]),
+            ("attention unit", lambda n: "yes" if c[n]["attention_unit"] else "no"),
+            ("cycles", lambda n: f"{m[n]['cycles']:,}"),
+            ("time [us]", lambda n: f"{m[n]['microseconds']:,.1f}"),
+            ("times as fast", lambda n: f"{first / m[n]['microseconds']:.2f}"),
+            ("useful MACs a cycle", lambda n: f"{m[n]['useful_macs_per_cycle']:,.0f}"),
+            ("dot product busy", lambda n: f"{m[n]['dot_busy']:.1%}"),
+            ("least cosine to FP32", lambda n: f"{reports[n].cosines.min():.4f}"),
+            ("elements compared", lambda n: f"{m[n]['elements_compared']:,}"),
+            ("bit-exact", lambda n: "yes" if reports[n].outcome.passed else "NO")):
+        table.add_row(title, *(row(name) for name in reports))
+    console.print(table)
+
+
 def print_figures(report, console):
     m, s = report.outcome.metrics, report.statistics
     cosines = " ".join(f"{c:.4f}" for c in report.cosines)
@@ -103,6 +130,27 @@ def pictures(report, folder):
     if report.timeline is not None:
         files.append(draw_timeline(report.timeline, folder / "timeline.png"))
     return files
+
+
+def draw_packages(reports, folder):
+    """Draw the time of the main job on each package; returns the file."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = [report.outcome.metrics for report in reports.values()]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for axis, key, title in ((axes[0], "microseconds", "time of the main job [us]"),
+                             (axes[1], "useful_macs_per_cycle", "useful MACs a cycle")):
+        bars = axis.bar(list(reports), [m[key] for m in metrics], color="#1a73c0")
+        axis.bar_label(bars, fmt="{:,.0f}")
+        axis.set_title(title, loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+    path = folder / "packages.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
 
 
 def draw_similarity(report, path):

@@ -10,7 +10,7 @@ from host.embed import Encoder, cosine
 from host.isa import Format, Rule, Unit
 from host.models import minilm
 from host.outcome import Outcome
-from host.transport import open_package
+from host.transport import open_package, package_rows
 
 FORMATS = {"mxfp8": Format.E4M3, "mxfp4": Format.E2M1}
 METRIC = {"mxfp8": "min_cosine_mxfp8", "mxfp4": "min_cosine_mxfp4w"}
@@ -110,8 +110,10 @@ def job(options, texts=minilm.SENTENCES, weights="mxfp8", *, resident=True, reco
     outcome = Outcome("embed", options.package)
     useful = macs(ids)
     seconds = statistics["seconds"]
+    megahertz = encoder.device.configuration.core_megahertz
     outcome.metrics = {
         METRIC[weights]: cosines.min(), "cycles": result.cycles,
+        "microseconds": result.cycles / megahertz, "useful_macs_per_cycle": useful / result.cycles,
         "simulated_khz": statistics["cycles"] / seconds / 1e3,
         "mac_evals_per_second": useful / seconds, "peak_memory_mb": peak,
         "elements_compared": sum(n for n, _ in layers),
@@ -122,7 +124,8 @@ def job(options, texts=minilm.SENTENCES, weights="mxfp8", *, resident=True, reco
     outcome.metrics |= attention.metrics()
     outcome.config = {"texts": len(ids), "tokens": sum(len(i) for i in ids), "weights": weights,
                       "activations": "mxfp8", "weight_rule": "EVEN", "activation_rule": "RCEIL",
-                      "parameters_resident": resident,
+                      "parameters_resident": resident, "megahertz": megahertz,
+                      "dies": len(device.dies), "pes": len(device.dies) * len(device.pes),
                       "attention_unit": encoder.probabilities is not None}
     v = result.vectors.astype(np.float64)
     return Report(outcome, list(texts), v @ v.T, reference @ reference.T, cosines, layers,
@@ -154,6 +157,35 @@ def peak_memory_mb(transport):
     """Largest resident memory of this process and its workers [MB]."""
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return own / 1000 + transport.worker_memory_mb()
+
+
+COMPARED = ("cycles", "microseconds", "useful_macs_per_cycle", "dot_busy", "elements_compared")
+
+
+def across(options, texts=minilm.SENTENCES, weights="mxfp8", *, names=None, **more):
+    """The main job on each package (or on those of ``names``): reports by package, one outcome.
+
+    A package without MX4 gets its weights in MXFP8.
+    """
+    reports, rows = {}, package_rows()
+    for name in names or rows:
+        form = weights if rows[name]["configured_MX4_TFLOPS"] or weights != "mxfp4" else "mxfp8"
+        reports[name] = job(replace(options, package=name), texts, form, **more)
+    outcome = Outcome("embed_packages", "all")
+    for name, report in reports.items():
+        one = report.outcome
+        outcome.metrics |= {f"{name}_{key}": one.metrics[key] for key in COMPARED}
+        outcome.metrics[f"{name}_min_cosine"] = float(report.cosines.min())
+        outcome.checks[f"{name}_bit_exact"] = one.checks["bit_exact"]
+        outcome.config |= {f"{name}_{key}": one.config[key]
+                           for key in ("weights", "dies", "pes", "megahertz")}
+    outcome.config |= {key: one.config[key] for key in ("texts", "tokens", "activations")}
+    return reports, outcome
+
+
+def run_packages(options):
+    """The main job on all packages."""
+    return across(options)[1]
 
 
 def run(options):
