@@ -50,6 +50,9 @@ class LinePath(wiring.Component):
         A line under way reads ``inverse`` in the next cycle or later.
     leave, o, o_slot : Out(1), Out(512), Out(range(depth))
         A line leaves; the line, and where it is bound for.
+    rests : In(1)
+        The clock may rest after this cycle, until the cycle in which a line enters. With attention
+        only.
     """
 
     def __init__(self, *, depth, attention):
@@ -59,7 +62,7 @@ class LinePath(wiring.Component):
                    "line": In(LINE_BITS), "slot": In(range(depth)), "old": In(LINE_BITS),
                    "leave": Out(1), "o": Out(LINE_BITS), "o_slot": Out(range(depth))}
         if attention:
-            members |= {"factor": In(LINE_BITS), "inverse": In(LINE_BITS),
+            members |= {"factor": In(LINE_BITS), "inverse": In(LINE_BITS), "rests": In(1),
                         "needs_inverse": Out(1)}
         super().__init__(members)
 
@@ -122,7 +125,9 @@ class LinePath(wiring.Component):
         """Lines of a last block times inverse, behind all else; drives what leaves."""
         finishes = done.valid & done.last
         m.d.sync += [finishing.eq(done), finishing.valid.eq(finishes)]
-        gated_domain(m, name="inverses", enable=ResetSignal("sync") | finishes)
+        # A line that does not accumulate gets here in the cycle in which it enters. If the clock of
+        # the path rested until then, this gate samples nothing in that cycle: it was left open.
+        gated_domain(m, name="inverses", enable=ResetSignal("sync") | finishes | self.rests)
         m.submodules.finisher = finisher = Place(LineMultiplier(), domain="inverses")
         m.d.comb += [
             finisher.line.eq(line), finisher.factor.eq(self.inverse),

@@ -152,6 +152,8 @@ class ReductionEngine(wiring.Component):
         m.d.comb += moves.eq(
             frontend.job.valid | self.i.valid | ~slots.empty | walk.alone | ring.o.valid)
         m.d.sync += moved.eq(moves)     # a cycle more: every stage is empty then
+        if self.attention:
+            core.d.comb += path.rests.eq(~moves)
         gated_domain(m, name="work", enable=ResetSignal("sync") | self.unit.clear | moves | moved)
         m.d.comb += frontend.extra[0].eq(events_since(m, self.unit.launch, written))
         return m

@@ -61,6 +61,17 @@ async def lines_are_weighed(dut, ready, offer):
 
 
 @cocotb.test()
+async def lines_that_wake_the_clock_are_finished(dut):
+    """Long pauses before each line, which is the first and the last of its block."""
+    bench = await new_bench(dut, ready=1.0, offer=0.04)
+    model = WeighModel(bench)
+    for pair in (0, 1):
+        model.weigh(12, 1, Kind(last=1), pair=pair, release=0, offset=13 * pair)
+    await bench.finish(20000)
+    model.check()
+
+
+@cocotb.test()
 async def short_jobs_wait_for_each_other(dut):
     """One to three lines a job, over the same places: each needs the sum of the one before."""
     bench = await new_bench(dut, ready=1.0, offer=1.0)

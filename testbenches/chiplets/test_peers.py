@@ -15,7 +15,8 @@ from cocotb.triggers import RisingEdge
 from chiplets.compute import ComputeBase
 from chiplets.packages import ComputeParameters, Package
 from rtl.common.place import Place
-from rtl.link.interfaces import PhitPort
+from rtl.control.block import CONFIGURATION_LINE, configuration_layout
+from rtl.link.interfaces import PhitPort, SlotKind
 from rtl.link.transmitter import LinkState
 from rtl.noc.address import DIE_BITS
 from rtl.pe import interfaces as pe
@@ -30,12 +31,19 @@ EACH = 25       # reads of each die, over a link that is cut
 
 
 def parameters(grid, *, latency_cycles=4, far_requests=24):
-    return ComputeParameters(rows=1, columns=PES, bank_lines=LINES // 2, grid=grid,
+    return ComputeParameters(rows=1, columns=PES, bank_lines=LINES // 2, grid=grid, host=True,
                              link_latency_cycles=latency_cycles, far_requests=far_requests)
 
 
+CONFIGURATION = configuration_layout().const({"open": 1}).as_value().value
+
+
 class Grid(wiring.Component):
-    """Chiplets: ``pe<d>_<i>`` is a PE of die ``d``, ``d<d>_peer<n>_phits`` the pins of a link."""
+    """Chiplets: ``pe<d>_<i>`` is a PE of die ``d``, ``d<d>_peer<n>_phits`` the pins of a link.
+
+    A host on each die opens its PEs after reset, and is heard of no more. ``opened``: dies whose
+    host has done so.
+    """
 
     def __init__(self, parameters):
         self.parameters = parameters
@@ -43,7 +51,7 @@ class Grid(wiring.Component):
         super().__init__(
             {f"pe{die}_{i}": In(PePort()) for die in self.dies for i in range(PES)}
             | {f"d{die}_{name}_phits": Out(PhitPort()) for die in self.dies
-               for name in parameters.peers})
+               for name in parameters.peers} | {"opened": Out(len(self.dies))})
 
     def elaborate(self, platform):
         m = Module()
@@ -54,7 +62,21 @@ class Grid(wiring.Component):
             for name in self.parameters.peers:
                 connect(m, getattr(base, name), flipped(getattr(self, f"d{die}_{name}_phits")))
             m.d.comb += base.die.eq(C(die, DIE_BITS))
+            self._open(m, die, base.link)
         return m
+
+    def _open(self, m, die, port):
+        """What a host does at boot: one write to the configuration."""
+        asked, write = Signal(name=f"asked{die}"), port.rx_request.payload.body.write
+        m.d.comb += [
+            port.rx_request.valid.eq(~asked), port.rx_request.payload.kind.eq(SlotKind.WRITE),
+            write.address.eq(address(die, 3, 64 * CONFIGURATION_LINE)),
+            write.data.eq(CONFIGURATION), write.mask.eq(0xFFFF),
+            port.tx_request.ready.eq(1), port.tx_response.ready.eq(1)]
+        with m.If(port.rx_request.ready):
+            m.d.sync += asked.eq(1)
+        with m.If(port.tx_response.valid):
+            m.d.sync += self.opened[die].eq(1)
 
 
 def address(die, region, offset):
@@ -123,6 +145,7 @@ class Bench:
 async def start(dut, **options):
     bench = Bench(dut, **options)
     await sim.reset(dut)
+    await bench.until(lambda: int(dut.opened.value) == (1 << len(bench.dies)) - 1)
     return bench
 
 
