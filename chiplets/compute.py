@@ -16,6 +16,7 @@ from rtl.memory.interfaces import ChannelPort
 from rtl.memory.tile import WAYS, MemoryTile, name_layout
 from rtl.noc.address import DIE_BITS
 from rtl.noc.bridge import Bridge
+from rtl.noc.combine import Combiner
 from rtl.noc.endpoints import Requester, Target
 from rtl.noc.guard import Guard
 from rtl.noc.mesh import Mesh
@@ -23,7 +24,7 @@ from rtl.noc.packets import request_packet_layout, response_packet_layout
 from rtl.noc.peer import PeerBridge, link_tags
 from rtl.pe.command_processor import UNITS
 from rtl.pe.element import ProcessingElement
-from rtl.pe.interfaces import LINE_BITS, PePort, Unit
+from rtl.pe.interfaces import LINE_BITS, Group, PePort, Unit
 
 
 def states_layout(*, tiles):
@@ -99,7 +100,8 @@ class ComputeBase(wiring.Component):
             ways=WAYS if addresses.channels else 0))
         ports = self._repair(m, control)
         events = self._settings(m, control.configuration)
-        memories = [self._tile(m, i, requests, responses, control, events)
+        combined = []
+        memories = [self._tile(m, i, requests, responses, control, events, combined)
                     for i in range(len(tiles))]
         m.submodules.bridge = bridge = Bridge()
         m.submodules.link = link = Place(
@@ -115,6 +117,7 @@ class ComputeBase(wiring.Component):
             connect(m, getattr(responses, f"o_{name}"), end.i_packets)
             m.d.comb += [end.die.eq(self.die), end.node.eq(layout.nodes[name].const())]
             faults[name] = end.fault
+            return end
 
         def target(name, request, response):
             m.submodules[f"target_{name}"] = end = Place(Target(layout))
@@ -125,8 +128,9 @@ class ComputeBase(wiring.Component):
 
         for i, name in enumerate(pes):
             port = ports[i]
-            requester(name, port.request, port.response, ways=tuple(addresses.ways),
-                      window=self.parameters.far_requests)
+            end = requester(name, port.request, port.response, ways=tuple(addresses.ways),
+                            window=self.parameters.far_requests)
+            self._group(m, i, port.request.payload.group, end.members)
             m.submodules[f"guard_{name}"] = guard = Guard()
             m.d.comb += guard.open.eq(control.configuration.open)
             connect(m, guard.unit, port.access)
@@ -146,8 +150,16 @@ class ComputeBase(wiring.Component):
         connect(m, bridge.link, link.port)
         connect(m, link.phits, flipped(self.link))
         useless = [bridge.fault, *self._peers(m, requests, responses, requester, control)]
-        self._observe(m, control, bridge, link, faults, memories, useless)
+        self._observe(m, control, bridge, link, faults, memories, useless, combined)
         return m
+
+    def _group(self, m, pe, group, members):
+        """Who reads with a PE: its row, its column, or all."""
+        row, column = divmod(pe, self.parameters.columns)
+        m.d.comb += [
+            members.multicast.eq(group != Group.ALONE),
+            members.rows.eq(Mux(group == Group.ROW, 1 << row, ~0)),
+            members.columns.eq(Mux(group == Group.COLUMN, 1 << column, ~0))]
 
     def _repair(self, m, control):
         """Ports of the PEs that are used, row-major; the reduction ring goes past those."""
@@ -182,12 +194,15 @@ class ComputeBase(wiring.Component):
         return {"flush": flushed ^ configuration.flush[0], "tick": due & (log2 != 0),
                 "inject": injected ^ configuration.inject.valid}
 
-    def _tile(self, m, number, requests, responses, control, events):
+    def _tile(self, m, number, requests, responses, control, events, combined):
         """A memory tile at its node, and its pseudo-channels."""
         addresses = self.parameters.addresses
         channels = addresses.tile_channels if number < addresses.hbm_tiles else 0
         m.submodules[f"tile{number}"] = tile = Place(MemoryTile(addresses, channels=channels))
-        connect(m, getattr(requests, f"o_tile{number}"), tile.i_packets)
+        m.submodules[f"combiner{number}"] = combiner = Place(Combiner(addresses.layout))
+        connect(m, getattr(requests, f"o_tile{number}"), combiner.i)
+        connect(m, combiner.o, tile.i_packets)
+        combined.append(combiner.combined)
         connect(m, tile.o_packets, getattr(responses, f"i_tile{number}"))
         configuration, settings = control.configuration, tile.settings
         m.d.comb += [
@@ -221,7 +236,7 @@ class ComputeBase(wiring.Component):
             faults.append(bridge.fault)
         return faults
 
-    def _observe(self, m, control, bridge, link, faults, tiles, useless):
+    def _observe(self, m, control, bridge, link, faults, tiles, useless, combined):
         """Registers of the control block, and what it does."""
         addresses, identity, states = self.parameters.addresses, control.identity, self.states
         sram = Cat(tile.sram_access for tile in tiles)
@@ -229,7 +244,7 @@ class ComputeBase(wiring.Component):
         events = [
             sum(faults[f"pe{n}"] for n in range(self.parameters.pes)),
             faults["control"], faults["bridge"], sum(useless), sum(sram), sum(hbm),
-            sum((faults[name] for name in self.parameters.peers), C(0, 1))]
+            sum((faults[name] for name in self.parameters.peers), C(0, 1)), sum(combined)]
         for counter, event in zip(control.counters, events, strict=False):
             count = Signal(32)
             m.d.sync += count.eq(count + event)

@@ -48,6 +48,15 @@ class Code(enum.IntEnum):
     LINK_DOWN = 8
 
 
+class Group(enum.IntEnum):
+    """Who reads the same lines in the same order as a PE: one fetch for all."""
+
+    ALONE = 0
+    ROW = 1
+    COLUMN = 2
+    ALL = 3
+
+
 class Hint(enum.IntEnum):
     """What a DMA command says of its lines to the cache in front of HBM."""
 

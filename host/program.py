@@ -6,6 +6,7 @@ from host.isa import (
     Binary,
     Format,
     Function,
+    Group,
     Hint,
     Norm,
     Op,
@@ -66,10 +67,13 @@ class Program:
         return cb
 
     def dma_in(self, dst, remote, *, rows=1, row_bytes, remote_stride=0, local_stride=0, offset=0,
-               hint=Hint.NONE):
-        """Append a DMA_IN command; with ``PREFETCH`` ``dst`` is any buffer, and nothing comes."""
+               hint=Hint.NONE, group=Group.ALONE):
+        """Append a DMA_IN command; with ``PREFETCH`` ``dst`` is any buffer, and nothing comes.
+
+        Each PE of the ``group`` must read the same rows.
+        """
         self._dma(Op.DMA_IN, dst, remote, rows, row_bytes, remote_stride, local_stride, offset,
-                  hint=hint)
+                  hint=hint | group << 2)
 
     def dma_out(self, src, remote, *, rows=1, row_bytes, remote_stride=0, local_stride=0,
                 offset=0, hint=Hint.NONE):

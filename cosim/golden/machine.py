@@ -113,14 +113,14 @@ class Machine:
         rows, count = w[6], w[7]
         if not rows or not count:
             raise Refused(2, 6 if not rows else 7, "A transfer of nothing")
-        if w[1] not in tuple(Hint):
-            raise Refused(2, 1, f"There is no hint {w[1]}")
+        if w[1] >> 4 or (index_of is not None and w[1] >> 2):
+            raise Refused(2, 1, f"There is no hint or group {w[1]}")
         place, end = self._acquire(w, 2, producer=True)
         for r in range(rows):
             step = r if index_of is None else index_of[r]
             source = (w[4] | w[5] << 32) + step * self._signed(w[8])
             read = self.memory.read(source, count)
-            if w[1] != Hint.PREFETCH:
+            if w[1] & 3 != Hint.PREFETCH:
                 self._put(place, w[10] + r * w[9], read)
         end()
 

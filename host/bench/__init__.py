@@ -9,6 +9,7 @@ from host.bench import (
     generations,
     hbm,
     launch,
+    multicast,
     noc,
     simspeed,
     stream_add,
@@ -17,6 +18,6 @@ from host.bench import (
 BENCHES = {"gemm": gemm.run, "gemm_layers": gemm_layers.run, "attention": attention.run,
            "attention_decode": attention.run_decode, "ffn": ffn.run, "embed": embed.run,
            "embed_packages": embed.run_packages,
-           "launch": launch.run, "noc": noc.run, "hbm": hbm.run, "gemm_hbm": gemm_hbm.run,
+           "launch": launch.run, "multicast": multicast.run, "noc": noc.run, "hbm": hbm.run, "gemm_hbm": gemm_hbm.run,
            "stream_add": stream_add.run, "generations": generations.run,
            "simspeed": simspeed.run}

@@ -4,7 +4,7 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.common.clockgate import gated_domain
-from rtl.noc.address import DIE_BITS, AddressMap
+from rtl.noc.address import DIE_BITS, OFFSET_BITS, REGION_BITS, AddressMap, Region
 from rtl.noc.packets import (
     MeshLayout,
     members_layout,
@@ -99,7 +99,9 @@ class Requester(wiring.Component):
         own = faults.r_rdy & ~stalled   # a response of the mesh that stands is not displaced
 
         free = faults.w_rdy & bucket.permit & room
-        sent = known & ~(far & self.members.multicast)
+        region = self.request.payload.address[OFFSET_BITS:][:REGION_BITS]
+        shareable = ~far & ((region == Region.SRAM) | (region == Region.HBM))
+        sent = known & (shareable | ~self.members.multicast)
         m.d.comb += [bucket.rate.eq(self.rate), bucket.burst.eq(self.burst),
                      bucket.spend.eq(self.request.valid & self.request.ready)]
         m.d.comb += [packet.target.eq(target), packet.source.eq(self.node),

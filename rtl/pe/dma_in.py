@@ -9,10 +9,12 @@ from rtl.pe.interfaces import (
     LINE_BYTES,
     AccessError,
     BufferPort,
+    Group,
     Hint,
     LocalRead,
     LocalWrite,
     UnitPort,
+    group_tag,
     request_layout,
     response_layout,
 )
@@ -39,17 +41,21 @@ class DmaIn(wiring.Component):
     line short and still follow each other every cycle, but for one cycle in 17.
     Source: this project's choice.
 
+    Bits 3:2 of word 1 are a :class:`rtl.pe.interfaces.Group`: other PEs read the same lines in the
+    same order, and each line is fetched once for all. Such reads start when those before have been
+    answered, and those after them likewise; up to 64 are under way. Not with ``GATHER``.
+
     Bits 1:0 of word 1 are a :class:`rtl.pe.interfaces.Hint`, which goes with every read. With
     ``PREFETCH`` nothing is written: the operand names any CB, and the job ends when the prefetches
     have been answered.
 
-    A bit of word 1 above the hint, a byte offset or a row stride (if there are several rows) of the
-    whole CB or more, an address of more than 48 bits, no row, rows of no byte, and a ``GATHER``
-    whose index operand is all zeros are refused: ``BAD_FIELD``. So is an index at or past a limit
-    in word 11 that is not zero, with field 12, when its row would begin. After an error response no
-    more requests are issued; the fault, which names the line, follows when all under way have been
-    answered. ``clear`` with requests under way is safe: their answers are dropped, and new jobs
-    wait for the last of them.
+    A bit of word 1 above the group, a group of a ``GATHER``, a byte offset or a row stride (if
+    there are several rows) of the whole CB or more, an address of more than 48 bits, no row, rows
+    of no byte, and a ``GATHER`` whose index operand is all zeros are refused: ``BAD_FIELD``. So is
+    an index at or past a limit in word 11 that is not zero, with field 12, when its row would
+    begin. After an error response no more requests are issued; the fault, which names the line,
+    follows when all under way have been answered. ``clear`` with requests under way is safe: their
+    answers are dropped, and new jobs wait for the last of them.
 
     Parameters
     ----------
@@ -119,7 +125,9 @@ class DmaIn(wiring.Component):
     def _begin(self, m, frontend, transfers, walk, reader):
         """A job from the frontend goes to the walk, and its indices to the reader."""
         job, index = frontend.job.payload, frontend.job.payload.grants[1]
-        fields, bad = fill_walk(job, walk.i.payload, job.grants[0], index=index, hints=Hint)
+        fields, bad = fill_walk(job, walk.i.payload, job.grants[0], index=index, hints=Hint,
+                                groups=Group)
+        bad.append((1, walk.i.payload.indexed & (walk.i.payload.group != Group.ALONE)))
         refuse(m, transfers.refused, bad)
         indexed = walk.i.payload.indexed
         offered = frontend.job.valid & transfers.free
@@ -147,6 +155,8 @@ class DmaIn(wiring.Component):
             transfers.stray.eq(walk.o.valid & chunk.stray & transfers.tag_free),
             transfers.stray_slot.eq(chunk.slot),
             transfers.issue.eq(walk.o.valid & walk.o.ready),
+            transfers.shared.eq(chunk.group != Group.ALONE),
+            transfers.shared_tag.eq(group_tag(chunk.address)),
             transfers.issue_slot.eq(chunk.slot), transfers.issue_last.eq(chunk.last),
             transfers.issue_bytes.eq(chunk.count), transfers.issue_line.eq(chunk.address[6:]),
             write.en.eq(transfers.issue), write.addr.eq(transfers.tag),
@@ -158,7 +168,8 @@ class DmaIn(wiring.Component):
         with m.If(transfers.issue):
             m.d.sync += [request.valid.eq(1), request.payload.address.eq(chunk.address),
                          request.payload.tag.eq(transfers.tag),
-                         request.payload.hint.eq(chunk.hint)]
+                         request.payload.hint.eq(chunk.hint),
+                         request.payload.group.eq(chunk.group)]
         return read
 
     def _land(self, m, transfers, landing):

@@ -52,10 +52,31 @@ class Hint(enum.Enum, shape=2):
     PREFETCH = 3        # bring it into the cache; the answer comes at once and has no data
 
 
+class Group(enum.Enum, shape=2):
+    """Who reads a line together with the PE that asks: each of them asks, one answer goes to all.
+
+    The tag of such a read is :func:`group_tag` of its address, and not that of a read under way.
+    """
+
+    ALONE = 0
+    ROW = 1     # the PEs of its row
+    COLUMN = 2
+    ALL = 3
+
+
+GROUP_TAGS = 64     # reads under way together with others; this project's choice
+
+
+def group_tag(address):
+    """Tag of a read in a :class:`Group`: lines in a row have different ones."""
+    return address[6:12] ^ address[12:18] ^ address[18:24]
+
+
 def request_layout():
     """A request to memory: one line, or for a write the bytes of it that ``mask`` selects."""
     return data.StructLayout({"address": ADDRESS_BITS, "tag": TAG_BITS, "write": 1,
-                              "data": LINE_BITS, "mask": LINE_BYTES, "hint": Hint})
+                              "data": LINE_BITS, "mask": LINE_BYTES, "hint": Hint,
+                              "group": Group})
 
 
 class AccessError(enum.Enum, shape=2):

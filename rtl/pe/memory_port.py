@@ -75,6 +75,7 @@ class MemoryPort(wiring.Component):
             out.tag.eq(one_of(grant, [_tag(n, p.tag) for n, p in enumerate(payloads)])),
             out.write.eq(grant[-1] & last.write), out.data.eq(last.data), out.mask.eq(last.mask),
             out.hint.eq(one_of(grant, [p.hint for p in payloads])),
+            out.group.eq(one_of(grant, [p.group for p in payloads])),
             self.busy.eq(outward.o.valid | inward.o.valid),
         ]
         for index, port in enumerate(self.requests):

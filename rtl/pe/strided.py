@@ -3,7 +3,15 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.pe.interfaces import ADDRESS_BITS, LINE_BITS, ErrorCode, Hint, LocalRead, wrapped
+from rtl.pe.interfaces import (
+    ADDRESS_BITS,
+    LINE_BITS,
+    ErrorCode,
+    Group,
+    Hint,
+    LocalRead,
+    wrapped,
+)
 
 INDEX_BITS = 32
 GATHER = 0x12           # opcode, see docs/programming-model.md
@@ -12,11 +20,12 @@ GATHER = 0x12           # opcode, see docs/programming-model.md
 def walk_layout(*, lines):
     """A job for :class:`RowWalk`. ``line``, ``byte``: where row 0 starts in local memory;
     ``line_stride``, ``byte_stride``: from row to row there; ``base``, ``limit``: of the CB.
-    ``bound``: indices from there on are past the table; 0 for none. ``hint``: of all requests.
+    ``bound``: indices from there on are past the table; 0 for none. ``hint``, ``group``: of all
+    requests.
     """
     return data.StructLayout({
         "address": ADDRESS_BITS, "rows": 32, "row_bytes": 32, "stride": signed(32), "indexed": 1,
-        "bound": INDEX_BITS, "hint": Hint,
+        "bound": INDEX_BITS, "hint": Hint, "group": Group,
         "line": range(lines), "byte": 6, "line_stride": range(lines), "byte_stride": 6,
         "base": range(lines), "limit": range(lines + 1), "slot": 1})
 
@@ -29,7 +38,8 @@ def chunk_layout(*, lines):
     """
     return data.StructLayout({
         "address": ADDRESS_BITS, "start": 6, "count": 7, "line": range(lines),
-        "next_line": range(lines), "byte": 6, "slot": 1, "last": 1, "stray": 1, "hint": Hint})
+        "next_line": range(lines), "byte": 6, "slot": 1, "last": 1, "stray": 1, "hint": Hint,
+        "group": Group})
 
 
 def index_layout(*, lines):
@@ -138,7 +148,7 @@ class RowWalk(wiring.Component):
         row = Signal(data.StructLayout({
             "address": ADDRESS_BITS, "left": 32, "line": range(self.lines), "byte": 6,
             "base": range(self.lines), "limit": range(self.lines + 1), "slot": 1, "final": 1,
-            "stray": 1, "hint": Hint}))
+            "stray": 1, "hint": Hint, "group": Group}))
         busy = Signal()
 
         room = 64 - row.address[:6]
@@ -157,7 +167,7 @@ class RowWalk(wiring.Component):
             self.o.payload.line.eq(row.line), self.o.payload.next_line.eq(next_line),
             self.o.payload.byte.eq(row.byte), self.o.payload.slot.eq(row.slot),
             self.o.payload.last.eq(row_ends & row.final), self.o.payload.stray.eq(row.stray),
-            self.o.payload.hint.eq(row.hint),
+            self.o.payload.hint.eq(row.hint), self.o.payload.group.eq(row.group),
         ]
         with m.If(cut):
             after = row.byte + self.o.payload.count
@@ -171,7 +181,7 @@ class RowWalk(wiring.Component):
                 busy.eq(1), row.address.eq(ahead), row.left.eq(job.row_bytes),
                 row.line.eq(job.line), row.byte.eq(job.byte), row.base.eq(job.base),
                 row.limit.eq(job.limit), row.slot.eq(job.slot), row.final.eq(job.rows == 1),
-                row.stray.eq(stray), row.hint.eq(job.hint),
+                row.stray.eq(stray), row.hint.eq(job.hint), row.group.eq(job.group),
                 job.rows.eq(job.rows - 1), job.byte.eq(after),
                 job.line.eq(wrap(job.line + job.line_stride + after[6], job.base, job.limit)),
                 known.eq(~job.indexed), ahead.eq(ahead + job.stride)]
@@ -193,10 +203,10 @@ def rotated(line, by):
     return (Cat(line, line) >> Cat(Const(0, 3), by))[:LINE_BITS]
 
 
-def fill_walk(job, walk, grant, *, index=None, hints):
+def fill_walk(job, walk, grant, *, index=None, hints, groups=(Group.ALONE,)):
     """Statements that make the walk ``walk`` of a DMA command, and the command's bad fields.
 
-    ``hints`` are those that the command may carry.
+    ``hints`` and ``groups`` are those that the command may carry.
     The second result is a list of ``(word number, condition)``, the first that holds counts.
     """
     words = data.View(data.ArrayLayout(32, 16), job.command)
@@ -205,13 +215,12 @@ def fill_walk(job, walk, grant, *, index=None, hints):
     fields = [
         walk.address.eq(job.command[128:128 + ADDRESS_BITS]), walk.rows.eq(words[6]),
         walk.row_bytes.eq(words[7]), walk.stride.eq(words[8]), walk.indexed.eq(indexed),
-        walk.bound.eq(words[11]), walk.hint.eq(words[1]),
+        walk.bound.eq(words[11]), walk.hint.eq(words[1][:2]), walk.group.eq(words[1][2:4]),
         walk.line.eq(wrapped(grant, words[10][6:6 + len(grant.start)])), walk.byte.eq(words[10]),
         walk.line_stride.eq(words[9] >> 6), walk.byte_stride.eq(words[9]),
         walk.base.eq(grant.base), walk.limit.eq(grant.limit)]
-    hint = words[1]
-    bad = [(1, (hint[len(walk.hint.as_value()):] != 0)
-            | ~Cat(walk.hint == allowed for allowed in hints).any()),
+    bad = [(1, (words[1][4:] != 0) | ~Cat(walk.hint == allowed for allowed in hints).any()
+            | ~Cat(walk.group == allowed for allowed in groups).any()),
            (5, words[5][16:] != 0), (6, words[6] == 0), (7, words[7] == 0),
            (9, (words[6] != 1) & ((words[9] >> 6) >= size)), (10, (words[10] >> 6) >= size)]
     if index is not None:

@@ -4,7 +4,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.pe.frontend import fault_layout
-from rtl.pe.interfaces import ADDRESS_BITS, AccessError, ErrorCode, error_code
+from rtl.pe.interfaces import ADDRESS_BITS, GROUP_TAGS, AccessError, ErrorCode, error_code
 
 INDEX_WORD = 12     # of a command: operand of the indices
 LINE = ADDRESS_BITS - 6
@@ -18,7 +18,9 @@ class Transfers(wiring.Component):
     way has come back; the fault names the line of the job's first answer with an error. ``clear``
     forgets the jobs; transfers that are then still under way come back unnoticed before the next
     one can be issued. A tag is free again in the cycle after its answer, so that one late answer
-    holds up nothing else; the one that was free longest is next. Source: this project's choice.
+    holds up nothing else; the one that was free longest is next. ``shared`` transfers have tags of
+    their own choice; they and the others are never under way together. Source: this project's
+    choice.
 
     Parameters
     ----------
@@ -39,6 +41,8 @@ class Transfers(wiring.Component):
         A job is under way.
     tag_free, tag : Out(1), Out(range(tags))
         A transfer may be issued, and its tag.
+    shared, shared_tag : In(1), In(range(GROUP_TAGS))
+        The next transfer has this tag; it waits until that is free.
     issue, issue_slot, issue_last, issue_bytes, issue_line : In(1), In(1), In(1), In(7), In(42)
         A transfer of a job, whether it is the job's last, its size [byte], its line.
     answer, answer_tag : In(1), In(range(tags))
@@ -70,6 +74,7 @@ class Transfers(wiring.Component):
         super().__init__({
             "free": Out(1), "begin": In(1), "refused": In(fault_layout()), "slot": Out(1),
             "open": Out(1), "tag_free": Out(1), "tag": Out(range(tags)),
+            "shared": In(1), "shared_tag": In(range(min(tags, GROUP_TAGS))),
             "issue": In(1), "issue_slot": In(1), "issue_last": In(1), "issue_bytes": In(7),
             "issue_line": In(LINE), "answer": In(1), "answer_tag": In(range(tags)),
             "retire": In(1), "retire_slot": In(1), "retire_tag": In(range(tags)),
@@ -81,6 +86,7 @@ class Transfers(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         oldest, stopped, count = Signal(), Signal(), Signal(range(self.tags + 1))
+        self.mode = Signal()    # those under way are shared
         jobs = [Signal(data.StructLayout({
             "open": 1, "final": 1, "left": range(self.tags + 1), "code": ErrorCode, "field": 8,
             "line": LINE}),
@@ -98,7 +104,7 @@ class Transfers(wiring.Component):
         m.d.comb += [
             self.free.eq(~next_open & ~stopped),
             self.open.eq(jobs[0].open | jobs[1].open),
-            self.tag_free.eq((count != self.tags) & ~self.failed & ~self.discard),
+            self.tag_free.eq(self._room(m, count) & ~self.failed & ~self.discard),
             self.outstanding.eq((count != 0) | self.pending),
             self.done.eq(first.open & first.final & (first.left == 0) & ~faulty),
             self.fault.valid.eq(first.open & faulty & settled),
@@ -145,6 +151,19 @@ class Transfers(wiring.Component):
             m.d.sync += [self.moved_lines.eq(0), self.moved_bytes.eq(0)]
         return m
 
+    def _room(self, m, count):
+        """Whether the next transfer may have its tag; keeps which shared ones are under way."""
+        taken = Signal(1 << len(self.shared_tag))
+        with m.If(self.issue):
+            m.d.sync += self.mode.eq(self.shared)
+        with m.If(self.answer & self.mode):
+            m.d.sync += taken.bit_select(self.answer_tag[:len(self.shared_tag)], 1).eq(0)
+        with m.If(self.issue & self.shared):
+            m.d.sync += taken.bit_select(self.shared_tag, 1).eq(1)
+        alike = (count == 0) | (self.mode == self.shared)
+        return alike & Mux(self.shared, ~taken.bit_select(self.shared_tag, 1),
+                           count != self.tags)
+
     def _tags(self, m, count):
         """A queue of the tags that came back; ``count``: tags under way.
 
@@ -154,10 +173,12 @@ class Transfers(wiring.Component):
         m.submodules.tags = tags = memory.Memory(shape=range(self.tags), depth=self.tags, init=[])
         back, front = tags.write_port(), tags.read_port(domain="comb")
         used, fresh = Signal(range(self.tags + 1)), Signal()
-        m.d.comb += [back.data.eq(self.answer_tag), back.en.eq(self.answer),
-                     fresh.eq(used != self.tags), self.tag.eq(Mux(fresh, used, front.data))]
-        m.d.sync += [count.eq(count + self.issue - self.answer),
-                     used.eq(used + (self.issue & fresh))]
-        for at, moves in ((front.addr, self.issue & ~fresh), (back.addr, self.answer)):
+        own = self.issue & ~self.shared
+        m.d.comb += [back.data.eq(self.answer_tag), back.en.eq(self.answer & ~self.mode),
+                     fresh.eq(used != self.tags),
+                     self.tag.eq(Mux(self.shared, self.shared_tag,
+                                     Mux(fresh, used, front.data)))]
+        m.d.sync += [count.eq(count + self.issue - self.answer), used.eq(used + (own & fresh))]
+        for at, moves in ((front.addr, own & ~fresh), (back.addr, back.en)):
             with m.If(moves):
                 m.d.sync += at.eq(Mux(at == self.tags - 1, 0, at + 1))

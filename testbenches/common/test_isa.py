@@ -5,7 +5,7 @@ from pathlib import Path
 from host import isa as software
 from rtl.common import isa as hardware
 from rtl.pe import functions, simd_command
-from rtl.pe.interfaces import LINE_BYTES, AccessError, ErrorCode, Hint, Unit, UnitState
+from rtl.pe.interfaces import LINE_BYTES, AccessError, ErrorCode, Group, Hint, Unit, UnitState
 
 PAGE = (Path(__file__).parents[2] / "docs" / "programming-model.md").read_text()
 
@@ -16,6 +16,7 @@ def numbers(names):
 
 def test_hints_agree():
     assert numbers(Hint) == numbers(software.Hint)
+    assert numbers(Group) == numbers(software.Group)
 
 
 def test_opcodes_agree():

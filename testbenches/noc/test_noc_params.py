@@ -4,6 +4,7 @@ import pytest
 
 from rtl.common.arbiter import RoundRobin
 from rtl.noc.address import AddressMap
+from rtl.noc.combine import Combiner
 from rtl.noc.endpoints import Requester, Target
 from rtl.noc.mesh import Mesh
 from rtl.noc.packets import MeshLayout, Node, request_packet_layout
@@ -113,3 +114,10 @@ def test_pes_of_a_cluster_are_numbered_over_the_whole_grid():
     assert layout.nodes["pe8"] == Node(0, 0, "LOCAL5")
     assert layout.nodes["pe23"] == Node(1, 1, "LOCAL5")
     assert len(layout.group("pe")) == 24 and len(layout.group("tile")) == 4
+
+
+def test_combiner_without_a_mesh_or_patience_is_refused():
+    with pytest.raises(TypeError, match="Layout must be a MeshLayout"):
+        Combiner(None)
+    with pytest.raises(ValueError, match="Patience must be more than 512 cycles"):
+        Combiner(MeshLayout.standard(2, 3), patience_log2=9)

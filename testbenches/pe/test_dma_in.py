@@ -165,6 +165,34 @@ async def hints_go_with_every_read_of_their_command(dut, indexed):
 
 
 @cocotb.test()
+async def reads_with_others_have_the_tags_of_their_lines_and_run_apart(dut):
+    """Jobs of all groups follow each other: never are both kinds under way."""
+    bench = await new_bench(dut, ready=0.8, latency=(1, 90))
+    expected, asked = bench.local.copy(), []
+    for n in range(16):
+        group = random.choice([0, 1, 2, 3])
+        stride = random.choice([64, 256, 64 * 64])      # the last: tags meet
+        rows = Rows(address=64 * n, rows=3, row_bytes=random.choice([64, 160]), stride=stride,
+                    local_stride=192, offset=576 * (n % 3))
+        rows_in(expected, bench.far, rows, bench.place(DATA, 1))
+        bench.commands.append(dma(rows, hint=group << 2))
+        asked += [group] * (3 * -(-rows.row_bytes // 64))
+        if n % 3 == 2:      # the next ones are written to the same places
+            while bench.commands or not dut.unit__idle.value:
+                before = len(bench.requests)
+                await bench.step()
+                for request in bench.requests[before:]:
+                    line = request["address"] >> 6
+                    if request["group"]:
+                        assert request["tag"] == (line ^ line >> 6 ^ line >> 12) & 63
+                    assert all(bool(other["group"]) == bool(request["group"])
+                               for _, other in bench.pending)
+    await bench.finish()
+    assert [request["group"] for request in bench.requests] == asked
+    assert np.array_equal(bench.local, expected)
+
+
+@cocotb.test()
 @cocotb.parametrize(at=[0, 1, 19])
 async def an_index_past_its_limit_ends_the_job(dut, at):
     """The job before ends; no row from the index on is asked for; after a clear all is well."""
@@ -191,7 +219,8 @@ async def an_index_past_its_limit_ends_the_job(dut, at):
 
 @cocotb.test()
 @cocotb.parametrize(case=[
-    (1, 4), (1, 1 << 31), (5, {"address": 1 << 48}), (6, {"rows": 0}), (7, {"row_bytes": 0}),
+    (1, 16), (1, 1 << 31), (1, "gather"), (5, {"address": 1 << 48}),
+    (6, {"rows": 0}), (7, {"row_bytes": 0}),
     (9, {"rows": 2, "local_stride": 31 * 64}), (10, {"offset": 31 * 64}), (12, None)])
 async def bad_field_is_refused_after_the_job_before_it(dut, case):
     field, change = case
@@ -201,6 +230,8 @@ async def bad_field_is_refused_after_the_job_before_it(dut, case):
     rows_in(expected, bench.far, good, bench.place(DATA, 1))
     if isinstance(change, int):
         bad = dma(good, tag=7, hint=change)
+    elif change == "gather":
+        bad = dma(good, tag=7, hint=4, indexed=0)
     elif change is None:
         bad = command(0x12, 7, **operand(2, DATA), w6=1, w7=1)
     else:
