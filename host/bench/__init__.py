@@ -18,6 +18,7 @@ from host.bench import (
 BENCHES = {"gemm": gemm.run, "gemm_layers": gemm_layers.run, "attention": attention.run,
            "attention_decode": attention.run_decode, "ffn": ffn.run, "embed": embed.run,
            "embed_packages": embed.run_packages,
-           "launch": launch.run, "multicast": multicast.run, "noc": noc.run, "hbm": hbm.run, "gemm_hbm": gemm_hbm.run,
+           "launch": launch.run, "multicast": multicast.run, "noc": noc.run, "hbm": hbm.run,
+           "gemm_hbm": gemm_hbm.run,
            "stream_add": stream_add.run, "generations": generations.run,
            "simspeed": simspeed.run}
