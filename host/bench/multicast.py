@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from host.driver import Device
-from host.isa import LINE, Group, Op, Region, address
+from host.isa import LINE, Group, Region, address
 from host.outcome import Outcome
 from host.program import Program, use
 from host.transport import open_package
@@ -38,15 +38,6 @@ def program(source, target, group):
     return made
 
 
-def nothing():
-    """As many commands."""
-    made = Program()
-    made.buffer(RING * PIECE)
-    for _ in range(2 * PIECES):
-        made.add(Op.NOP)
-    return made
-
-
 def counts(device, region):
     line = device.read(address(0, Region.CONTROL, COUNTS * LINE), LINE).view("<u4")
     return line[[WORD[region], SAVED]].astype(np.int64)
@@ -68,12 +59,14 @@ def measure(device, region, group, weights):
     source = device.alloc(0, weights.nbytes, region)
     targets = {pe: device.alloc(0, weights.nbytes, other) for pe in device.pes}
     device.write(source, weights).wait()
-    _, idle, _ = launched(device, region, dict.fromkeys(device.pes, nothing()))
-    cycles, fetched, saved = launched(device, region, {
-        pe: program(source, target, group) for pe, target in targets.items()})
+    # The same programs with nothing of theirs in this memory: what they themselves cost.
+    elsewhere = device.alloc(0, weights.nbytes, other)
+    (_, idle, _), (cycles, fetched, saved) = (launched(device, region, {
+        pe: program(at, target, group) for pe, target in targets.items()})
+        for at in (elsewhere, source))
     exact = all(np.array_equal(device.read(at, weights.nbytes), weights)
                 for at in targets.values())
-    for at in (source, *targets.values()):
+    for at in (source, elsewhere, *targets.values()):
         device.free(at)
     return Reading(cycles, int(fetched - idle), int(saved), exact)
 

@@ -19,10 +19,10 @@ class Combiner(wiring.Component):
     member asks for no second line with that tag before it. A request waits in a table, by group
     and tag. If the others do not come (another line stands in its place, or nobody came for
     ``2**patience_log2`` to twice as many cycles), each member that asked gets an answer of its
-    own: what is read never depends on the others, nor does anything hang. Requests of others are
-    passed on in the same cycle. A multicast takes 2 cycles, the last one of a group 3. After reset
-    the table is cleared, one entry a cycle; meanwhile multicasts wait. Source: this project's
-    choice; multicast reads are published for the MTIA 300 (ISCA 2026).
+    own: what is read never depends on the others, nor does anything hang. Latency is 0 cycles,
+    throughput a packet a cycle, less one cycle in ``2**patience_log2 / entries`` while a request
+    waits. After reset the table is cleared, one entry a cycle; meanwhile multicasts wait. Source:
+    this project's choice; multicast reads are published for the MTIA 300 (ISCA 2026).
 
     Parameters
     ----------
@@ -60,80 +60,58 @@ class Combiner(wiring.Component):
             "valid": 1, "aged": 1, "line": len(packet.body.address) - ceil_log2(LINE_BYTES),
             "asked": len(pes)})
         m.submodules.table = table = memory.Memory(shape=entry, depth=self.entries, init=[])
-        read, write = table.read_port(), table.write_port()
+        read, write = table.read_port(domain="comb"), table.write_port()
         own, members = Signal(len(pes)), Signal(len(pes))
-        nodes = layout.group("pe")
         m.d.comb += [
-            own.eq(Cat(packet.source == node.const() for node in nodes) & members),
-            members.eq(Cat(packet.members.rows[r] & packet.members.columns[c] for r, c in pes))]
+            members.eq(Cat(packet.members.rows[r] & packet.members.columns[c] for r, c in pes)),
+            own.eq(Cat(packet.source == node.const() for node in layout.group("pe")) & members)]
         shared = self.i.valid & packet.members.multicast & own.any()
         found, line = read.data, packet.body.address[ceil_log2(LINE_BYTES):]
         same = found.valid & (found.line == line)
         asked = Mux(same, found.asked, 0) | own
+        alone = found.valid & ~same     # another line stands in its place
+        sends = alone | (asked == members)
         cleared, place = Signal(), Signal(range(self.entries))
-        live = Signal(range(self.entries + 1))      # entries that wait
+        live, standing = Signal(range(self.entries + 1)), Signal()
         due, looks = self._clock(m, cleared, place, live)
         held, left = Signal(entry), Signal(len(pes))
-        out = self.o.payload
-        m.d.comb += [out.eq(packet), read.addr.eq(Mux(due, place, self._key(packet))),
-                     write.addr.eq(self._key(packet)), write.data.line.eq(line),
-                     write.data.asked.eq(asked)]
-        with m.FSM() as fsm:
-            with m.State("PASS"):
-                m.d.comb += [self.o.valid.eq(self.i.valid & ~shared),
-                             self.i.ready.eq(self.o.ready & ~shared)]
-                # Not while a packet stands: it must not be taken back.
-                m.d.comb += looks.eq(due & (shared | ~self.i.valid | self.o.ready))
-                with m.If(~cleared):
-                    m.d.comb += [write.en.eq(1), write.addr.eq(place), write.data.eq(0)]
-                with m.Elif(looks):
-                    m.next = "AGE"
-                with m.Elif(shared & ~due):
-                    m.next = "LOOK"
-            with m.State("LOOK"):
-                with m.If(found.valid & ~same):
-                    m.next = "ALONE"
-                with m.Elif(asked == members):
-                    m.d.comb += [write.en.eq(found.valid), write.data.eq(0)]
-                    m.d.sync += live.eq(live - found.valid)
-                    m.next = "SEND"
-                with m.Else():
-                    m.d.comb += [write.en.eq(1), write.data.valid.eq(1), self.i.ready.eq(1),
-                                 self.combined.eq(1)]
-                    m.d.sync += live.eq(live + ~found.valid)
-                    m.next = "PASS"
-            with m.State("SEND"):
-                m.d.comb += [self.o.valid.eq(1), self.i.ready.eq(self.o.ready)]
-                with m.If(self.o.ready):
-                    m.next = "PASS"
-            with m.State("ALONE"):
+        lowest, out = left & (~left + 1)[:len(pes)], self.o.payload
+        giving = Signal()       # up: those that asked get answers of their own
+        m.d.sync += standing.eq(self.o.valid & ~self.o.ready)
+        m.d.comb += [
+            looks.eq(due & ~standing & ~giving), out.eq(packet), write.addr.eq(read.addr),
+            read.addr.eq(Mux(looks, place, self._key(packet))), write.data.line.eq(line)]
+        with m.If(giving):
+            self._to(m, out, lowest, pes)
+            m.d.comb += [self.o.valid.eq(1), out.body.eq(0),
+                         out.body.address.eq(held.line << ceil_log2(LINE_BYTES)),
+                         out.body.tag.eq((place - 1)[:TAG_BITS])]
+            with m.If(self.o.ready):
+                m.d.sync += [left.eq(left & ~lowest), giving.eq((left & ~lowest) != 0)]
+        with m.Elif(looks):
+            m.d.comb += [write.en.eq(found.valid), write.data.eq(found), write.data.aged.eq(1)]
+            m.d.sync += [held.eq(found), left.eq(found.asked), place.eq(place + 1)]
+            with m.If(found.valid & found.aged):
+                m.d.comb += write.data.eq(0)
+                m.d.sync += [live.eq(live - 1), giving.eq(1)]
+        with m.Elif(~shared):
+            m.d.comb += [self.o.valid.eq(self.i.valid), self.i.ready.eq(self.o.ready)]
+        with m.Elif(cleared):
+            m.d.comb += [self.o.valid.eq(sends), self.i.ready.eq(self.o.ready | ~sends),
+                         self.combined.eq(~sends),
+                         write.en.eq(~alone & self.i.ready & (found.valid | ~sends))]
+            with m.If(alone):
                 self._to(m, out, own, pes)
-                m.d.comb += [self.o.valid.eq(1), self.i.ready.eq(self.o.ready)]
-                with m.If(self.o.ready):
-                    m.next = "PASS"
-            with m.State("AGE"):
-                m.d.sync += [held.eq(found), left.eq(found.asked), place.eq(place + 1)]
-                m.next = "PASS"
-                with m.If(found.valid):
-                    m.d.comb += [write.en.eq(1), write.addr.eq(place), write.data.eq(found),
-                                 write.data.aged.eq(1)]
-                    with m.If(found.aged):
-                        m.d.comb += write.data.eq(0)
-                        m.d.sync += live.eq(live - 1)
-                        m.next = "GIVE UP"
-            with m.State("GIVE UP"):
-                lowest = left & (~left + 1)[:len(pes)]
-                self._to(m, out, lowest, pes)
-                m.d.comb += [self.o.valid.eq(1), out.body.eq(0),
-                             out.body.address.eq(held.line << ceil_log2(LINE_BYTES)),
-                             out.body.tag.eq((place - 1)[:TAG_BITS])]
-                with m.If(self.o.ready):
-                    m.d.sync += left.eq(left & ~lowest)
-                    with m.If((left & ~lowest) == 0):
-                        m.next = "PASS"
+            with m.If(~sends):
+                m.d.comb += [write.data.valid.eq(1), write.data.asked.eq(asked)]
+                m.d.sync += live.eq(live + ~found.valid)
+            with m.Elif(write.en):
+                m.d.sync += live.eq(live - 1)
+        with m.If(~cleared):
+            m.d.comb += [write.en.eq(1), write.addr.eq(place), write.data.eq(0)]
         top.submodules.core = DomainRenamer("work")(m)
         gated_domain(top, name="work", enable=ResetSignal("sync") | shared | ~cleared
-                     | (live != 0) | ~fsm.ongoing("PASS"))
+                     | (live != 0) | giving | due | standing)
         return top
 
     def _clock(self, m, cleared, place, live):
