@@ -29,8 +29,6 @@ SHOWN = {   # metrics shown, by bench, and the figure to reach
                   "column_sram_fetch_reduction": "2", "all_hbm_fetch_reduction": "6",
                   "alone_sram_cycles": "", "all_sram_cycles": "", "alone_hbm_cycles": "",
                   "all_hbm_cycles": ""},
-    "embed_packages": {f"mtia{n}_{key}": "" for n in (300, 400, 450, 500)
-                       for key in ("cycles", "microseconds", "useful_macs_per_cycle")},
     "noc": {"saturation_throughput": "at least 0.85", "saturation_throughput_4x4": "",
             "saturation_throughput_8x8": "", "saturation_throughput_2x2": "",
             "saturation_throughput_2x3": "", "saturation_throughput_1x5": "",
