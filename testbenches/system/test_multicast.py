@@ -42,7 +42,7 @@ def test_members_that_never_come_only_cost_time(device):
         np.testing.assert_array_equal(device.read(at, 4 * LINE), data)
 
 
-@pytest.mark.parametrize("at", [address(0, Region.PE, 0), address(0, Region.CONTROL, 0),
+@pytest.mark.parametrize("at", [address(0, Region.REGISTERS, 0), address(0, Region.CONTROL, 0),
                                 address(1, Region.SRAM, 0)])
 def test_only_memory_of_the_die_is_read_together(device, at):
     program = Program()
