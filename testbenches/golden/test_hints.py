@@ -41,7 +41,7 @@ def test_writes_take_no_allocate():
     assert not machine.memory.bytes[64:128].any()
 
 
-@pytest.mark.parametrize(("write", "hint"), [(0, 4), (0, 1 << 31), (1, 2), (1, 3), (1, 4)])
+@pytest.mark.parametrize(("write", "hint"), [(0, 16), (0, 1 << 31), (1, 2), (1, 3), (1, 4)])
 def test_other_hints_are_refused(write, hint):
     def build(program, cb):
         move = program.dma_out if write else program.dma_in
