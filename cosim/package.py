@@ -50,7 +50,7 @@ class Package:
     broken : list of (int, int, int)
         Die, row and column of PEs that do not work: their outputs are random in every cycle.
     gating : bool
-        Leave out the evaluation of idle PEs; changes nothing but the speed.
+        Leave out the evaluation of idle models; changes nothing but the speed.
     """
 
     def __init__(self, name="mtia450", size="sim", *, threads=1, processes=1, waves=None,

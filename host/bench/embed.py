@@ -162,14 +162,14 @@ def peak_memory_mb(transport):
 COMPARED = ("cycles", "microseconds", "useful_macs_per_cycle", "dot_busy", "elements_compared")
 
 
-def across(options, texts=minilm.SENTENCES, weights="mxfp8", *, names=None, **more):
-    """The main job on each package (or on those of ``names``): reports by package, one outcome.
+def across(options, texts=minilm.SENTENCES, weights="mxfp8", **more):
+    """The main job on each package: reports by package, and one outcome.
 
-    A package without MX4 gets its weights in MXFP8.
+    A package without MX4 gets its weights in MXFP8; ``more`` as in :func:`job`.
     """
-    reports, rows = {}, package_rows()
-    for name in names or rows:
-        form = weights if rows[name]["configured_MX4_TFLOPS"] or weights != "mxfp4" else "mxfp8"
+    reports = {}
+    for name, row in package_rows().items():
+        form = weights if row["configured_MX4_TFLOPS"] else "mxfp8"
         reports[name] = job(replace(options, package=name), texts, form, **more)
     outcome = Outcome("embed_packages", "all")
     for name, report in reports.items():
