@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint verilog bench mutants formal
+.PHONY: help setup demo test soak lint verilog bench mutants formal
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,9 @@ demo: $(STAMP)  ## sentences through MiniLM on a co-simulated package; pictures 
 
 test: $(STAMP)  ## the whole test suite
 	@$(PY) -m pytest -q -n 2 --dist worksteal
+
+soak: $(STAMP)  ## the tests of blocks again and again with other random numbers, until one fails
+	@while COCOTB_RANDOM_SEED=$$(date +%s) $(PY) -m pytest -q -n 2 -m "not system"; do :; done
 
 lint: $(STAMP)  ## ruff, and Verilator and Icarus on the generated Verilog is `make verilog`
 	@$(VENV)/bin/ruff check . && echo "lint: no findings"

@@ -29,6 +29,11 @@ ARGS = {
 # Icarus prints the place of a failed assert, behind its message without a new line, and goes on.
 # At time 0 the clock starts, and no input has been driven.
 FIRED = re.compile(r"ERROR: \S+\.v:\d+:\s+Time: (?!0\b)|Assertion failed")
+# Of cocotb's generators, so that a run can be repeated; another one, or as many as there is time
+# for, with COCOTB_RANDOM_SEED=... and `make soak`.
+SEED = "1"
+FAILURE = re.compile(r"^.*(?:WARNING|ERROR) .* failed$.*?(?=^ +[\d.]+ns |\Z)",
+                     re.MULTILINE | re.DOTALL)
 PORT = re.compile(r"^( *(?:input|output) .*);$", re.MULTILINE)
 
 
@@ -61,6 +66,11 @@ async def reset(dut, *low, period_ns=2):
     await ClockCycles(dut.clk, 2)
     dut.rst.value = 0
     await ClockCycles(dut.clk, 1)
+
+
+def failures(output):
+    """What a log of cocotb says of the tests that failed: first their tracebacks, then the end."""
+    return "\n".join([*FAILURE.findall(output)[:3], output[-4000:]])
 
 
 def simulators():
@@ -108,9 +118,12 @@ def run(component, *, test_module, build_dir, simulator="verilator", testcase=No
                          log_file=built / "build.log")
             (built / "done").touch()
         log = Path(build_dir) / "test.log"
+        os.environ.setdefault("COCOTB_RANDOM_SEED", SEED)
         results = runner.test(hdl_toplevel="dut", test_module=test_module, build_dir=built,
                               test_dir=build_dir, testcase=testcase, extra_env=env or {},
                               results_xml=str(Path(build_dir) / "results.xml"), log_file=log)
+    except SystemExit:      # how the runner says that a test failed
+        pytest.fail(f"cocotb tests failed, see {log}:\n{failures(log.read_text())}")
     finally:
         os.environ.clear()
         os.environ.update(old_env)

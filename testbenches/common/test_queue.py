@@ -29,7 +29,7 @@ async def items_pass_in_order_and_hold_while_stalled(dut, percent_in, percent_ou
             dut.i__valid.value = random.randrange(100) < percent_in
             dut.i__payload.value = random.getrandbits(8)
         dut.o__ready.value = random.randrange(100) < percent_out
-    assert len(got) > 600 * min(percent_in, percent_out) // 100 * 0.7
+    assert len(got) > 600 * min(percent_in, percent_out) // 100 * 0.5   # 0.77 +- 0.05 at 30
     if percent_in == percent_out == 100:
         assert len(got) >= 596  # one item a cycle
 
