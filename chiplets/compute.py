@@ -130,6 +130,8 @@ class ComputeBase(wiring.Component):
             port = ports[i]
             end = requester(name, port.request, port.response, ways=tuple(addresses.ways),
                             window=self.parameters.far_requests)
+            m.d.comb += [end.rate.eq(control.configuration.rate),
+                         end.burst.eq(control.configuration.burst)]
             self._group(m, i, port.request.payload.group, end.members)
             m.submodules[f"guard_{name}"] = guard = Guard()
             m.d.comb += guard.open.eq(control.configuration.open)

@@ -1,11 +1,11 @@
 """Driver of a package: device memory, copies, streams, events, launches, time-outs."""
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from host.boot import Settings, boot
+from host.boot import Settings, configure
 from host.isa import LINE, Code, Region, Submission, Unit, address, ceil, offset_of
 from host.kernels.schedule import Die
 from host.program import table
@@ -169,7 +169,8 @@ class Device:
                             ("completion_base_lo", self.completions), ("completion_base_hi", 0),
                             ("completion_size", RING_LOG2), ("interrupt_enable", 1)):
             transport.write_register(name, value)
-        boot(self, settings or getattr(transport, "settings", Settings()))
+        self.settings = settings or getattr(transport, "settings", Settings())
+        configure(self, self.settings)
 
     @property
     def dies(self):
@@ -304,6 +305,19 @@ class Device:
         with self.batch():
             events = [self.start(p, stream=p[0] % STREAMS) for p in prepared]
         return max(event.wait().cycles for event in events)
+
+    @contextmanager
+    def shaped(self, rate, burst):
+        """Within, PEs ask memory for at most ``rate`` lines in 256 cycles, ``burst`` at once.
+
+        For launches that all wait for memory: none gets ahead of the others for long. Enter and
+        leave while no launch is under way.
+        """
+        configure(self, replace(self.settings, request_rate=rate, request_burst=burst))
+        try:
+            yield
+        finally:
+            configure(self, self.settings)
 
     def event(self):
         """A :class:`StreamEvent`, to be recorded by one stream; one of 16."""

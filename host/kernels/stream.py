@@ -10,6 +10,19 @@ RUN_LINES = 64  # lines that a PE adds before those of the next PE; this project
 PIECE_RUNS = 8  # of these in a piece at most: long enough to hide its start; likewise
 
 
+PACE = 0.966        # of the HBM's pins that the PEs may ask for; this project's choice
+BURST = 255         # requests of a PE at once after a pause; likewise
+
+
+def shape(lines_a_cycle, pes):
+    """Rate and burst of the requests of each of ``pes`` PEs, for :meth:`host.driver.Device.shaped`.
+
+    Together they ask for a little less than the ``lines_a_cycle`` of a die's HBM. Unshaped, PEs
+    drift apart, open rows that no other one uses, and the last ends long after the others.
+    """
+    return min(int(PACE * 256 * lines_a_cycle / pes), 256), BURST
+
+
 @dataclass(frozen=True)
 class Piece:
     """``runs`` runs of ``lines`` lines each, the first at line ``at``, a stride apart."""

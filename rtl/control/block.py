@@ -34,6 +34,7 @@ def identity_layout():
 
 CONFIGURATION_LINE = 7      # of the control registers
 COLUMNS = 16                # of PEs at most
+MOST_RATE, MOST_BURST = 256, 255    # of a PE's requests
 
 
 def configuration_layout():
@@ -43,12 +44,13 @@ def configuration_layout():
     ways of each SRAM slice that are last-level cache. ``scrub_log2``: log2 of the cycles from one
     step of the scrubbers to the next, 0: they rest. ``flush``: write changed lines back. ``open``:
     PEs are listened to, once ``repair`` tells which.
+    ``rate``, ``burst``: shape of the requests of each PE, see :class:`rtl.noc.shaper.LeakyBucket`.
     ``inject``: invert bits of the next word written in slice ``tile``, see :func:`inject_layout`.
     A change of ``flush`` or of ``inject.valid`` does so once.
     """
     return data.StructLayout({
         "repair": data.ArrayLayout(4, COLUMNS), "cache_ways": 8, "scrub_log2": 8, "flush": 7,
-        "open": 1, "tile": 8, "inject": inject_layout()})
+        "open": 1, "tile": 8, "rate": 16, "burst": 16, "inject": inject_layout()})
 
 
 class ControlBlock(wiring.Component):
@@ -305,7 +307,8 @@ class ControlBlock(wiring.Component):
         offer = data.View(layout, registers.offer)
         active = Cat(c.state != ContextState.FREE for c in contexts).any()
         unknown = Cat(offer.repair[n] > self.rows for n in range(COLUMNS)).any() | (
-            offer.cache_ways > self.ways)
+            offer.cache_ways > self.ways) | (offer.rate > MOST_RATE) | (
+            offer.burst > MOST_BURST)
         closes = self.configuration.open & ~offer.open
         m.d.comb += [self.configuration.as_value().eq(registers.value),
                      registers.refuse.eq(active | self.packets.valid | unknown | closes)]

@@ -296,6 +296,12 @@ async def pes_are_opened_once(dut):
         assert (done["id"], done["code"], done["field"]) == (number, BAD_FIELD, 8)
     assert await bench.configure(OPEN) == AccessError.NONE
     assert await bench.configure(0) == AccessError.ADDRESS
+    most = configuration_layout().const({"open": 1, "rate": 256, "burst": 255})
+    assert await bench.configure(most.as_value().value) == AccessError.NONE
+    assert dut.configuration.value == most.as_value().value
+    for name, value in (("rate", 257), ("burst", 256)):
+        more = configuration_layout().const({"open": 1, name: value})
+        assert await bench.configure(more.as_value().value) == AccessError.ADDRESS
     bench.packet(5, {0: [(OK,)]})
     assert (await bench.completion())["code"] == OK
 

@@ -6,7 +6,15 @@ from cosim.golden import formats as golden
 from cosim.golden import simd
 from host.driver import Device
 from host.isa import Format, Region
-from host.kernels.stream import PIECE_RUNS, RUN_LINES, add, elements_of, maxima, maxima_places
+from host.kernels.stream import (
+    PIECE_RUNS,
+    RUN_LINES,
+    add,
+    elements_of,
+    maxima,
+    maxima_places,
+    shape,
+)
 from testbenches.host_fake import Configuration, FakePackage
 
 PIECE = RUN_LINES * PIECE_RUNS
@@ -32,6 +40,11 @@ def test_sum_of_any_length(form, lines):
                        operation=simd.Operation.ADD, destination=kind)[0]
     np.testing.assert_array_equal(got, wanted)
     assert (device.read(guard, 64) == 77).all()
+
+
+def test_all_together_ask_for_a_little_less_than_the_pins_carry():
+    assert shape(2.6, 6)[0] * 6 / 256 == pytest.approx(0.966 * 2.6, rel=0.01)
+    assert shape(5.2, 3)[0] == 256      # a request a cycle, more there cannot be
 
 
 def test_maxima_of_runs():
