@@ -1,4 +1,6 @@
 """C++ of one kind of cell of an array, for eight of them at once; see ``cosim.build.lanes``."""
+from dataclasses import dataclass, replace
+
 from cosim.build.netlist import Chunk, Drivers, NetlistError, Output, width
 
 WORD = 64
@@ -29,6 +31,46 @@ def pieces(low, bits):
     for index in range(low // WORD, (low + bits - 1) // WORD + 1):
         first = max(low, WORD * index)
         yield index, first, min(low + bits, WORD * (index + 1)) - first
+
+
+@dataclass(frozen=True)
+class Term:
+    """Bits ``low`` to ``low + bits`` of a word, moved to bit ``at``.
+
+    ``text``: C++ name of the word, whose bits from ``total`` on are 0.
+    """
+
+    text: str
+    total: int
+    low: int
+    bits: int
+    at: int = 0
+
+    def moved(self, by):
+        return replace(self, at=self.at + by)
+
+    @property
+    def by(self):
+        """How far the bits go to the left, and their word with them."""
+        return self.text, self.total, self.at - self.low
+
+
+def joined(terms):
+    """C++ expression of all terms together.
+
+    Bits of one word that go equally far need one shift and one mask, however many there are.
+    """
+    masks = {}
+    for term in terms:
+        masks[term.by] = masks.get(term.by, 0) | ((1 << term.bits) - 1) << term.at
+    texts = []
+    for (text, total, by), mask in masks.items():
+        word = (1 << total) - 1
+        if by:
+            text = f"({text} << {by})" if by > 0 else f"({text} >> {-by})"
+            word = word << by & (1 << WORD) - 1 if by > 0 else word >> -by
+        texts.append(f"({text} & {mask:#x}ull)" if word & ~mask else text)
+    return texts[0] if len(texts) == 1 else "(" + " | ".join(texts or ["V{}"]) + ")"
 
 
 class LeafCode:
@@ -62,24 +104,26 @@ class LeafCode:
             raise NetlistError(f"{self.module.name} computes with {width(signal)} bits at once")
         terms, at = [], 0
         for chunk in signal:
-            terms += [f"({text} << {at})" if at else text for text in self._chunk(chunk)]
+            terms += [term.moved(at) for term in self._chunk(chunk)]
             at += chunk.width
-        return terms[0] if len(terms) == 1 else "(" + " | ".join(terms or ["V{}"]) + ")"
+        return joined(terms)
 
     def _chunk(self, chunk):
         """Terms of a chunk of at most 64 bits, none for zero."""
         if chunk.name is None:
-            return [constant(chunk.low)] if chunk.low else []
+            bits = chunk.low.bit_length()
+            return [Term(constant(chunk.low), bits, 0, bits)] if chunk.low else []
         if self.module.wires[chunk.name].direction == "input":
             return self._input(chunk)
         if chunk not in self.known:
             terms, at = [], 0
             for source in self.drivers.of(chunk):
-                texts = self._output(source) if isinstance(source, Output) else self._chunk(source)
-                terms += [f"({text} << {at})" if at else text for text in texts]
+                found = self._output(source) if isinstance(source, Output) else self._chunk(source)
+                terms += [term.moved(at) for term in found]
                 at += source.width
-            simple = not terms or (len(terms) == 1 and terms[0].isidentifier())
-            self.known[chunk] = terms if simple else [self._variable(" | ".join(terms))]
+            if len({term.by for term in terms}) > 1:
+                terms = [Term(self._variable(joined(terms)), chunk.width, 0, chunk.width)]
+            self.known[chunk] = terms
         return self.known[chunk]
 
     def _input(self, chunk):
@@ -87,12 +131,8 @@ class LeafCode:
         terms, total = [], self.module.wires[chunk.name].width
         for index, low, bits in pieces(chunk.low, chunk.width):
             self.used.add((chunk.name, index))
-            text = f"in_{plain(chunk.name)}_{index}"
-            text = f"({text} >> {low % WORD})" if low % WORD else text
-            if low + bits < min(total, WORD * (index + 1)):
-                text = masked(text, bits)
-            at = low - chunk.low
-            terms.append(f"({text} << {at})" if at else text)
+            terms.append(Term(f"in_{plain(chunk.name)}_{index}", min(WORD, total - WORD * index),
+                              low % WORD, bits, low - chunk.low))
         return terms
 
     def _variable(self, text):
@@ -105,12 +145,8 @@ class LeafCode:
         terms, cell = [], self.cells[output.cell]
         total = cell.parameters.get("Y_WIDTH") or cell.parameters["WIDTH"]
         for index, low, bits in pieces(output.low, output.width):
-            text = self._result(output.cell, index)
-            text = f"({text} >> {low % WORD})" if low % WORD else text
-            if low + bits < min(total, WORD * (index + 1)):
-                text = masked(text, bits)
-            at = low - output.low
-            terms.append(f"({text} << {at})" if at else text)
+            terms.append(Term(self._result(output.cell, index), min(WORD, total - WORD * index),
+                              low % WORD, bits, low - output.low))
         return terms
 
     def _result(self, number, index):
