@@ -107,7 +107,7 @@ class ArrayCode:
         return f"{self._leaf(group)}::{port}_{index}(a.group{group.number})"
 
     def _gather(self, group, name, index):
-        """A word of an input of all cells of a group."""
+        """A word of an input of all cells of a group, and whether it is one for all of them."""
         leaf = self.leaves[group.kind]
         bits = min(WORD, leaf.module.wires[name].width - WORD * index)
         port = name.removeprefix("\\")
@@ -116,15 +116,15 @@ class ArrayCode:
         lanes = [cut(sources, bits) for sources in lanes]
         first = lanes[0]
         if all(sources == first for sources in lanes):
-            return f"splat({self._scalar(first)})"
+            return self._scalar(first), True
         if all(len(sources) == 1 and isinstance(sources[0], Output) for sources in lanes):
             outputs = [sources[0] for sources in lanes]
             at = {(self.place[o.cell][0].number, o.port, o.low, o.width) for o in outputs}
             straight = all(self.place[o.cell][1] == lane for lane, o in enumerate(outputs))
             if len(at) == 1 and straight and outputs[0].low % WORD == 0:
                 return masked(self._read(self.place[outputs[0].cell][0], outputs[0].port,
-                                         outputs[0].low // WORD), outputs[0].width)
-        return "V{" + ", ".join(map(self._scalar, lanes)) + "}"
+                                         outputs[0].low // WORD), outputs[0].width), False
+        return "V{" + ", ".join(map(self._scalar, lanes)) + "}", False
 
     def _order(self):
         """Groups such that each comes before those whose outputs it reads."""
@@ -161,7 +161,8 @@ class ArrayCode:
 
     def cpp(self):
         """The C++ source."""
-        lines, steps = ['#include "lanes.hpp"', "namespace {", "using namespace lanes;"], {}
+        lines = ['#include "lanes.hpp"', "namespace {", "using namespace lanes;"]
+        texts, equals = {}, {}
         for number, (kind, leaf) in enumerate(self.leaves.items()):
             lines += [f"namespace leaf{number} {{  // {kind}"]
             lines += ["struct State {", *leaf.state(), "};"]
@@ -170,18 +171,46 @@ class ArrayCode:
                     lines += [f"inline V {bare(port)}_{index}(const State& s) {{",
                               *leaf.output(port, index), "}"]
             body = leaf.step()
-            steps[kind] = sorted(leaf.used)
-            arguments = "".join(f", V in_{plain(n)}_{k}" for n, k in steps[kind])
-            lines += [f"inline void step(State& s{arguments}) {{", *body, "}", "}"]
+            texts[kind] = {group.number: [self._gather(group, n, k) for n, k in sorted(leaf.used)]
+                           for group in self.groups if group.kind == kind}
+            equal = [all(same for _, same in words)
+                     for words in zip(*texts[kind].values(), strict=True)]
+            lines += self._step(leaf, equal, body)
+            equals[kind] = equal
         states = [f"{self._leaf(group)}::State group{group.number};" for group in self.groups]
         lines += ["struct Array {", *states, "};"]
         lines += [f"void read(const Array& a, {self._arguments(False)}) {{", *self._reads(), "}"]
         lines += [f"void step(Array& a, {self._arguments()}) {{"]
-        for group in self._order():
-            values = "".join(f",\n    {self._gather(group, n, k)}" for n, k in steps[group.kind])
-            lines.append(f"{self._leaf(group)}::step(a.group{group.number}{values});")
+        lines += self._calls(texts, equals)
         lines += ["}", "}  // namespace", *self._interface(), ""]
         return "\n".join(lines)
+
+    def _step(self, leaf, equal, body):
+        """The function of one clock edge of eight cells: registers, what all read, what each does.
+
+        What is equal for all eight is one word in memory and is spread where it is used: so it
+        costs a load there, and nothing to pass on.
+        """
+        names = [f"in_{plain(n)}_{k}" for n, k in sorted(leaf.used)]
+        vectors = [name for name, same in zip(names, equal, strict=True) if not same]
+        shared = [name for name, same in zip(names, equal, strict=True) if same]
+        arguments = "".join(f", V {name}" for name in vectors)
+        return [f"inline void step(State& s, const uint64_t* shared{arguments}) {{",
+                *(f"const V {name} = splat(shared[{at}]);" for at, name in enumerate(shared)),
+                *body, "}", "}"]
+
+    def _calls(self, texts, equals):
+        """A call of ``step`` for each group; groups that share all that is shared, share it."""
+        known = {}
+        for group in self._order():
+            values = list(zip(texts[group.kind][group.number], equals[group.kind], strict=True))
+            shared = ", ".join(text for (text, _), same in values if same) or "0"
+            if (name := known.get((group.kind, shared))) is None:
+                name = known[group.kind, shared] = f"shared{group.number}"
+                yield f"const uint64_t {name}[] = {{{shared}}};"
+            vectors = "".join(",\n    " + (f"splat({text})" if one else text)
+                              for (text, one), same in values if not same)
+            yield f"{self._leaf(group)}::step(a.group{group.number}, {name}{vectors});"
 
     def _leaf(self, group):
         return f"leaf{list(self.leaves).index(group.kind)}"
