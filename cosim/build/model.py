@@ -136,8 +136,11 @@ def parse_ports(header):
         yield member, Port(name, int(high) + 1, direction == "IN")
 
 
-def glue(header, waves, evaluations):
-    """C++ source of the library's interface (see ``cosim/engine/native/model.hpp``)."""
+def glue(header, waves, evaluations, settles):
+    """C++ source of the library's interface (see ``cosim/engine/native/model.hpp``).
+
+    ``settles``: the model has logic between its inputs and its registers or outputs.
+    """
     ports = list(parse_ports(header))
     second = int(any(p.name == SECOND_CLOCK for _, p in ports))
     table = "".join(f'    {{"{p.name}", {p.bits}, {int(p.input)}}},\n' for _, p in ports)
@@ -145,7 +148,7 @@ def glue(header, waves, evaluations):
     text = (INCLUDE / "glue.cpp").read_text()
     for key, value in {"PORTS": table, "POINTERS": pointers, "COUNT": len(ports),
                        "WAVES": int(waves), "EVALUATIONS": evaluations,
-                       "SECOND": second}.items():
+                       "SECOND": second, "SETTLES": int(settles)}.items():
         text = text.replace(f"@{key}@", str(value))
     return text
 
@@ -174,7 +177,7 @@ def own_steps():
     """Sources of what this folder does to the text of a model: part of every key."""
     steps = (clock_once, with_shell, glue, merged, lanes, lane_cells, netlist, words)
     return ("".join(map(inspect.getsource, steps)) + repr(UNIT_BYTES)
-            + (INCLUDE / "lanes.hpp").read_text())
+            + "".join((INCLUDE / name).read_text() for name in ("lanes.hpp", "glue.cpp")))
 
 
 def conversion():
@@ -270,10 +273,9 @@ def load(folder, name, waves, seconds, held):
 
 def build_text(identity, to_verilog, *, name, waves, held=()):
     """Build the Verilog that ``to_verilog(folder)`` gives, unless ``identity`` was built before."""
-    template = (INCLUDE / "glue.cpp").read_text()
     options = VERILATOR + (["--trace-fst"] if waves else [])
     flags = [*compiler.defines(waves), *compiler.includes(), "-idirafter", str(INCLUDE)]
-    key = digest(identity, options, template, held, verilator_version(), compiler.identity(),
+    key = digest(identity, options, held, verilator_version(), compiler.identity(),
                  compiler.BASE, compiler.FAST, compiler.SLOW, flags, own_steps())
 
     def make(folder):
@@ -287,7 +289,8 @@ def build_text(identity, to_verilog, *, name, waves, held=()):
                             *options, "model.v"], folder)
         (folder / "verilator.log").write_text(log)
         header = (folder / "Vmodel.h").read_text()
-        (folder / "glue.cpp").write_text(glue(header, waves, evaluations))
+        settles = "__VicoFirstIteration" in (folder / "Vmodel___024root.h").read_text()
+        (folder / "glue.cpp").write_text(glue(header, waves, evaluations, settles))
         slow = [p for p in sorted(folder.glob("*.cpp")) if "Slow" in p.stem or "__Trace" in p.stem]
         fast = [p for p in sorted(folder.glob("*.cpp")) if p not in slow]
         sources = [(p, compiler.SLOW) for p in merged(slow, folder, "slow")]

@@ -6,6 +6,16 @@
 #endif
 #include <cstdint>
 #include <memory>
+#if @EVALUATIONS@ == 1
+#include <stdexcept>
+
+#include "Vmodel___024root.h"
+bool Vmodel___024root___eval_phase__act(Vmodel___024root* root);
+bool Vmodel___024root___eval_phase__nba(Vmodel___024root* root);
+#if @SETTLES@
+bool Vmodel___024root___eval_phase__ico(Vmodel___024root* root);
+#endif
+#endif
 
 namespace {
 struct Model {
@@ -22,6 +32,25 @@ struct Port {
 };
 const Port ports[] = {
 @PORTS@};
+
+#if @EVALUATIONS@ == 1
+// What Vmodel::eval does when one pass is enough: logic behind the inputs settles, then all that
+// the clock triggers. No register clocks another one (see clock_once in cosim/build/model.py), so
+// nothing is triggered by what changed; with `check` that is looked at.
+void evaluate(Vmodel___024root* root, bool check) {
+#if @SETTLES@
+    root->__VicoFirstIteration = 1;
+    Vmodel___024root___eval_phase__ico(root);
+    root->__VicoFirstIteration = 0;
+#endif
+    Vmodel___024root___eval_phase__act(root);
+    Vmodel___024root___eval_phase__nba(root);
+    if (!check) return;
+    Vmodel___024root___eval_phase__act(root);
+    if (Vmodel___024root___eval_phase__nba(root))
+        throw std::logic_error("A register of a model clocks another one");
+}
+#endif
 }  // namespace
 
 #define API extern "C" __attribute__((visibility("default")))
@@ -58,7 +87,7 @@ API void model_cycle(void* handle, uint64_t cycle, uint32_t tick) {
 #if @SECOND@
     model->p_hbm_clk ^= tick;
 #endif
-    model->eval();
+    evaluate(model->rootp, cycle < 1024 || cycle % 1024 == 0);
 #else
     model->p_clk = 0;  // the inputs settle while the clock is low, as a clock gate needs it
 #if @SECOND@
