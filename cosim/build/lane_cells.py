@@ -88,7 +88,11 @@ class LeafCode:
                 raise NetlistError(f"A register of {module.name} is not clocked by clk")
         self.inputs = [w for w in module.ports("input") if w.name not in ("\\clk",)]
         self.outputs = module.ports("output")
-        self.lines, self.known, self.used = [], {}, set()
+        self._begin()
+
+    def _begin(self):
+        """Forget the C++ of another function."""
+        self.lines, self.known, self.used, self.conditions = [], {}, set(), {}
 
     def _origin(self, signal):
         (chunk,) = signal
@@ -107,6 +111,22 @@ class LeafCode:
             terms += [term.moved(at) for term in self._chunk(chunk)]
             at += chunk.width
         return joined(terms)
+
+    def _top(self, signal):
+        """Bits of a signal from here on are 0."""
+        found, at = 0, 0
+        for chunk in signal:
+            found = max([found, *(at + term.at + term.bits for term in self._chunk(chunk))])
+            at += chunk.width
+        return found
+
+    def _condition(self, signal):
+        """C++ condition for ``choose``: the comparison itself, if the signal is a result of one."""
+        (chunk,) = signal
+        terms = self._chunk(chunk)
+        if len(terms) == 1 and terms[0].text in self.conditions:
+            return self.conditions[terms[0].text]
+        return f"({self.value(signal)} != 0)"
 
     def _chunk(self, chunk):
         """Terms of a chunk of at most 64 bits, none for zero."""
@@ -156,7 +176,13 @@ class LeafCode:
             return f"s.q{number}_{index}"
         if key not in self.known:
             self.known[key] = None      # a loop would come back here
-            self.known[key] = self._variable(self._cell(cell, index))
+            text = self._cell(cell, index)
+            if text.startswith("flag("):
+                condition = f"c{len(self.lines)}"
+                self.lines.append(f"const S {condition} = {text.removeprefix('flag')};")
+                text = f"flag({condition})"
+                self.conditions[f"v{len(self.lines)}"] = condition
+            self.known[key] = self._variable(text)
         if self.known[key] is None:
             raise NetlistError(f"{self.module.name} has a loop through a {cell.kind}")
         return self.known[key]
@@ -167,7 +193,7 @@ class LeafCode:
         kind, p = cell.kind, cell.parameters
         if kind == "$mux":
             a, b = (self.value(part_of(cell.ports[port], WORD * index)) for port in "AB")
-            return f"pick({self.value(cell.ports['S'])}, {b}, {a})"
+            return f"choose({self._condition(cell.ports['S'])}, {b}, {a})"
         if kind in BITWISE and p["A_WIDTH"] == p["B_WIDTH"] == p["Y_WIDTH"]:
             a, b = (self.value(part_of(cell.ports[port], WORD * index)) for port in "AB")
             return f"({a} {BITWISE[kind]} {b})"
@@ -180,7 +206,10 @@ class LeafCode:
         signed = p["A_SIGNED"] and p["B_SIGNED"]
         if kind in ARITHMETIC:
             a, b = self._extended(a, a_bits, signed), self._extended(b, b_bits, signed)
-            return masked(f"({a} {ARITHMETIC[kind]} {b})", y_bits)
+            text = f"({a} {ARITHMETIC[kind]} {b})"
+            tops = self._top(cell.ports["A"]), self._top(cell.ports["B"])
+            fits = not signed and {"$add": max(tops) + 1, "$mul": sum(tops)}.get(kind, WORD + 1)
+            return text if fits and fits <= y_bits else masked(text, y_bits)
         if kind in COMPARISON:
             extend = self._signed if signed else lambda text, _: text
             return f"flag({extend(a, a_bits)} {COMPARISON[kind]} {extend(b, b_bits)})"
@@ -190,7 +219,7 @@ class LeafCode:
         if kind == "$shr" and not (p["A_SIGNED"] and y_bits > a_bits) and not p["B_SIGNED"]:
             return masked(self._shift(">>", "right", a, b, b_bits), y_bits)
         if kind == "$sshr" and p["A_SIGNED"] and not p["B_SIGNED"]:
-            b = b if b_bits <= 6 else f"pick(flag({b} < 63), {b}, splat(63))"
+            b = b if b_bits <= 6 else f"choose({b} < 63, {b}, splat(63))"
             return masked(f"reinterpret_cast<V>({self._signed(a, a_bits)} >> "
                           f"reinterpret_cast<S>({b}))", y_bits)
         raise NetlistError(f"{self.module.name} has a cell {kind} with {p}")
@@ -236,7 +265,7 @@ class LeafCode:
 
     def step(self):
         """Statements of one clock edge; the inputs that they read are then in ``used``."""
-        self.lines, self.known, self.used = [], {}, set()
+        self._begin()
         commits = []
         for i in self.registers:
             signal = self.cells[i].ports["D"]
@@ -248,7 +277,7 @@ class LeafCode:
 
     def output(self, port, index):
         """Statements that return a word of an output."""
-        self.lines, self.known, self.used = [], {}, set()
+        self._begin()
         bits = min(WORD, port.width - WORD * index)
         name = self.value([Chunk(port.name, WORD * index, bits)])
         if self.used:

@@ -9,7 +9,7 @@ typedef int64_t S __attribute__((vector_size(64)));
 
 static inline V splat(uint64_t x) { return V{} + x; }
 static inline V flag(S condition) { return reinterpret_cast<V>(condition) & 1; }
-static inline V pick(V condition, V yes, V no) { return condition != 0 ? yes : no; }
+static inline V choose(S condition, V yes, V no) { return condition ? yes : no; }
 // Sign extension from bit 63 - by.
 static inline S extend(V x, int by) { return reinterpret_cast<S>(x << by) >> by; }
 // Shifts by up to 63 in x86's vector instructions; larger ones give 0.
