@@ -195,7 +195,7 @@ class ArrayCode:
         vectors = [name for name, same in zip(names, equal, strict=True) if not same]
         shared = [name for name, same in zip(names, equal, strict=True) if same]
         arguments = "".join(f", V {name}" for name in vectors)
-        return [f"inline void step(State& s, const uint64_t* shared{arguments}) {{",
+        return [f"INLINE void step(State& s, const uint64_t* shared{arguments}) {{",
                 *(f"const V {name} = splat(shared[{at}]);" for at, name in enumerate(shared)),
                 *body, "}", "}"]
 

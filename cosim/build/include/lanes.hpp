@@ -3,6 +3,9 @@
 #include <cstdint>
 #include <cstring>
 
+// For functions that are called a few times and have more arguments than registers.
+#define INLINE __attribute__((always_inline)) inline
+
 namespace lanes {
 typedef uint64_t V __attribute__((vector_size(64)));
 typedef int64_t S __attribute__((vector_size(64)));
