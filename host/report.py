@@ -76,11 +76,11 @@ def print_packages(reports, console=None):
     c = {name: report.outcome.config for name, report in reports.items()}
     for title, row in (
             ("compute dies x PEs", lambda n: f"{c[n]['dies']} x {c[n]['pes'] // c[n]['dies']}"),
-            ("clock [MHz]", lambda n: f"{c[n]['megahertz']:,}"),
+            ("clock, MHz", lambda n: f"{c[n]['megahertz']:,}"),
             ("weights", lambda n: c[n]["weights"]),
             ("attention unit", lambda n: "yes" if c[n]["attention_unit"] else "no"),
             ("cycles", lambda n: f"{m[n]['cycles']:,}"),
-            ("time [us]", lambda n: f"{m[n]['microseconds']:,.1f}"),
+            ("time, us", lambda n: f"{m[n]['microseconds']:,.1f}"),
             ("times as fast", lambda n: f"{first / m[n]['microseconds']:.2f}"),
             ("useful MACs a cycle", lambda n: f"{m[n]['useful_macs_per_cycle']:,.0f}"),
             ("dot product busy", lambda n: f"{m[n]['dot_busy']:.1%}"),
