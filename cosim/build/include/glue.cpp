@@ -7,8 +7,6 @@
 #include <cstdint>
 #include <memory>
 #if @EVALUATIONS@ == 1
-#include <stdexcept>
-
 #include "Vmodel___024root.h"
 bool Vmodel___024root___eval_phase__act(Vmodel___024root* root);
 bool Vmodel___024root___eval_phase__nba(Vmodel___024root* root);
@@ -34,21 +32,17 @@ const Port ports[] = {
 @PORTS@};
 
 #if @EVALUATIONS@ == 1
-// What Vmodel::eval does when one pass is enough: logic behind the inputs settles, then all that
-// the clock triggers. No register clocks another one (see clock_once in cosim/build/model.py), so
-// nothing is triggered by what changed; with `check` that is looked at.
-void evaluate(Vmodel___024root* root, bool check) {
+// What Vmodel::eval does, without its lock: logic behind the inputs settles, then all that the clock
+// triggers, and what is triggered by that.
+void evaluate(Vmodel___024root* root) {
 #if @SETTLES@
     root->__VicoFirstIteration = 1;
-    Vmodel___024root___eval_phase__ico(root);
+    while (Vmodel___024root___eval_phase__ico(root)) root->__VicoFirstIteration = 0;
     root->__VicoFirstIteration = 0;
 #endif
-    Vmodel___024root___eval_phase__act(root);
-    Vmodel___024root___eval_phase__nba(root);
-    if (!check) return;
-    Vmodel___024root___eval_phase__act(root);
-    if (Vmodel___024root___eval_phase__nba(root))
-        throw std::logic_error("A register of a model clocks another one");
+    do {
+        while (Vmodel___024root___eval_phase__act(root)) {}
+    } while (Vmodel___024root___eval_phase__nba(root));
 }
 #endif
 }  // namespace
@@ -87,7 +81,7 @@ API void model_cycle(void* handle, uint64_t cycle, uint32_t tick) {
 #if @SECOND@
     model->p_hbm_clk ^= tick;
 #endif
-    evaluate(model->rootp, cycle < 1024 || cycle % 1024 == 0);
+    evaluate(model->rootp);
 #else
     model->p_clk = 0;  // the inputs settle while the clock is low, as a clock gate needs it
 #if @SECOND@
