@@ -6,7 +6,7 @@ from cosim.golden.formats import Format as GoldenFormat
 from host.bench.gemm import random_bf16
 from host.driver import Device
 from host.isa import LINE, Format, Region, offset_of
-from host.kernels.stream import add, shape
+from host.kernels.stream import add, request_shape
 from host.losses import HbmCounts
 from host.outcome import Outcome
 from host.transport import open_package
@@ -39,7 +39,7 @@ def run(options, elements=ELEMENTS):
         bf16 = GoldenFormat.BF16
         expected = [simd.simd(a[None], b[None], format0=bf16, format1=bf16,
                               operation=simd.Operation.ADD, destination=bf16)[0] for a, b in given]
-        with device.shaped(*shape(pins / LINE, len(device.pes))):
+        with device.shaped(*request_shape(pins / LINE, len(device.pes))):
             for start in range(STARTS):
                 options.step(1 + start, 1 + STARTS, "sums on the package")
                 for die, at in zip(dies, targets, strict=True):

@@ -14,7 +14,7 @@ PACE = 0.966        # of the HBM's pins that the PEs may ask for; this project's
 BURST = 255         # requests of a PE at once after a pause; likewise
 
 
-def shape(lines_a_cycle, pes):
+def request_shape(lines_a_cycle, pes):
     """Rate and burst of the requests of each of ``pes`` PEs, for :meth:`host.driver.Device.shaped`.
 
     Together they ask for a little less than the ``lines_a_cycle`` of a die's HBM. Unshaped, PEs

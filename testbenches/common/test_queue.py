@@ -7,13 +7,15 @@ from cocotb.triggers import RisingEdge
 from rtl.common.queue import Queue
 from testbenches import sim
 
+CYCLES = 6000   # at 30 per cent on both sides 0.77 of the items pass, with a deviation of 0.014
+
 
 @cocotb.test()
 @cocotb.parametrize(percent_in=[30, 100], percent_out=[30, 100])
 async def items_pass_in_order_and_hold_while_stalled(dut, percent_in, percent_out):
     await sim.reset(dut, dut.i__valid, dut.o__ready)
     sent, got, held = [], [], None
-    for _ in range(600):
+    for _ in range(CYCLES):
         await RisingEdge(dut.clk)
         if dut.i__valid.value and dut.i__ready.value:
             sent.append(int(dut.i__payload.value))
@@ -29,9 +31,9 @@ async def items_pass_in_order_and_hold_while_stalled(dut, percent_in, percent_ou
             dut.i__valid.value = random.randrange(100) < percent_in
             dut.i__payload.value = random.getrandbits(8)
         dut.o__ready.value = random.randrange(100) < percent_out
-    assert len(got) > 600 * min(percent_in, percent_out) // 100 * 0.5   # 0.77 +- 0.05 at 30
+    assert len(got) > CYCLES * min(percent_in, percent_out) // 100 * 0.7
     if percent_in == percent_out == 100:
-        assert len(got) >= 596  # one item a cycle
+        assert len(got) >= CYCLES - 4  # one item a cycle
 
 
 @sim.on_simulators

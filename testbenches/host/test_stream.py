@@ -13,7 +13,7 @@ from host.kernels.stream import (
     elements_of,
     maxima,
     maxima_places,
-    shape,
+    request_shape,
 )
 from testbenches.host_fake import Configuration, FakePackage
 
@@ -43,8 +43,8 @@ def test_sum_of_any_length(form, lines):
 
 
 def test_all_together_ask_for_a_little_less_than_the_pins_carry():
-    assert shape(2.6, 6)[0] * 6 / 256 == pytest.approx(0.966 * 2.6, rel=0.01)
-    assert shape(5.2, 3)[0] == 256      # a request a cycle, more there cannot be
+    assert request_shape(2.6, 6)[0] * 6 / 256 == pytest.approx(0.966 * 2.6, rel=0.01)
+    assert request_shape(5.2, 3)[0] == 256      # a request a cycle, more there cannot be
 
 
 def test_maxima_of_runs():
