@@ -50,8 +50,8 @@ class Term:
         return replace(self, at=self.at + by)
 
     @property
-    def by(self):
-        """How far the bits go to the left, and their word with them."""
+    def shift(self):
+        """The word, and how far its bits go to the left: terms with the same share one shift."""
         return self.text, self.total, self.at - self.low
 
 
@@ -62,7 +62,7 @@ def joined(terms):
     """
     masks = {}
     for term in terms:
-        masks[term.by] = masks.get(term.by, 0) | ((1 << term.bits) - 1) << term.at
+        masks[term.shift] = masks.get(term.shift, 0) | ((1 << term.bits) - 1) << term.at
     texts = []
     for (text, total, by), mask in masks.items():
         word = (1 << total) - 1
@@ -141,7 +141,7 @@ class LeafCode:
                 found = self._output(source) if isinstance(source, Output) else self._chunk(source)
                 terms += [term.moved(at) for term in found]
                 at += source.width
-            if len({term.by for term in terms}) > 1:
+            if len({term.shift for term in terms}) > 1:
                 terms = [Term(self._variable(joined(terms)), chunk.width, 0, chunk.width)]
             self.known[chunk] = terms
         return self.known[chunk]
@@ -154,6 +154,13 @@ class LeafCode:
             terms.append(Term(f"in_{plain(chunk.name)}_{index}", min(WORD, total - WORD * index),
                               low % WORD, bits, low - chunk.low))
         return terms
+
+    def _flag(self, comparison):
+        """C++ number, 0 or 1, of a comparison, which is kept for those that choose by it."""
+        condition = f"c{len(self.lines)}"
+        self.lines.append(f"const S {condition} = {comparison};")
+        self.conditions[f"flag({condition})"] = condition
+        return f"flag({condition})"
 
     def _variable(self, text):
         name = f"v{len(self.lines)}"
@@ -177,12 +184,7 @@ class LeafCode:
         if key not in self.known:
             self.known[key] = None      # a loop would come back here
             text = self._cell(cell, index)
-            if text.startswith("flag("):
-                condition = f"c{len(self.lines)}"
-                self.lines.append(f"const S {condition} = {text.removeprefix('flag')};")
-                text = f"flag({condition})"
-                self.conditions[f"v{len(self.lines)}"] = condition
-            self.known[key] = self._variable(text)
+            self.known[key] = text if text in self.conditions else self._variable(text)
         if self.known[key] is None:
             raise NetlistError(f"{self.module.name} has a loop through a {cell.kind}")
         return self.known[key]
@@ -208,11 +210,11 @@ class LeafCode:
             a, b = self._extended(a, a_bits, signed), self._extended(b, b_bits, signed)
             text = f"({a} {ARITHMETIC[kind]} {b})"
             tops = self._top(cell.ports["A"]), self._top(cell.ports["B"])
-            fits = not signed and {"$add": max(tops) + 1, "$mul": sum(tops)}.get(kind, WORD + 1)
-            return text if fits and fits <= y_bits else masked(text, y_bits)
+            most = {"$add": max(tops) + 1, "$mul": sum(tops)}.get(kind, WORD)
+            return masked(text, y_bits) if signed or most > y_bits else text
         if kind in COMPARISON:
             extend = self._signed if signed else lambda text, _: text
-            return f"flag({extend(a, a_bits)} {COMPARISON[kind]} {extend(b, b_bits)})"
+            return self._flag(f"{extend(a, a_bits)} {COMPARISON[kind]} {extend(b, b_bits)}")
         if kind in ("$shl", "$sshl") and not p["B_SIGNED"]:
             a = self._extended(a, a_bits, p["A_SIGNED"])
             return masked(self._shift("<<", "left", a, b, b_bits), y_bits)
@@ -230,11 +232,11 @@ class LeafCode:
             sign = {"$not": "~", "$neg": "-", "$pos": "+"}[kind]
             return masked(f"({sign}{self._extended(a, a_bits, signed)})", y_bits)
         if kind in ("$reduce_or", "$reduce_bool"):
-            return f"flag({a} != 0)"
+            return self._flag(f"{a} != 0")
         if kind == "$logic_not":
-            return f"flag({a} == 0)"
+            return self._flag(f"{a} == 0")
         if kind == "$reduce_and":
-            return f"flag({a} == {full:#x}ull)"
+            return self._flag(f"{a} == {full:#x}ull")
         if kind == "$reduce_xor":
             return f"parity({a})"
         raise NetlistError(f"{self.module.name} has a cell {kind}")

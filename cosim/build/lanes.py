@@ -173,8 +173,8 @@ class ArrayCode:
             body = leaf.step()
             texts[kind] = {group.number: [self._gather(group, n, k) for n, k in sorted(leaf.used)]
                            for group in self.groups if group.kind == kind}
-            equal = [all(same for _, same in words)
-                     for words in zip(*texts[kind].values(), strict=True)]
+            equal = [all(same for _, same in column)
+                     for column in zip(*texts[kind].values(), strict=True)]
             lines += self._step(leaf, equal, body)
             equals[kind] = equal
         states = [f"{self._leaf(group)}::State group{group.number};" for group in self.groups]
