@@ -114,10 +114,9 @@ class HbmPseudo {
     // Number of the line (64 bytes) in the caller's memory, see rtl/memory/hbm/map.py.
     static uint64_t line_of(uint32_t bank, uint32_t row, uint32_t column) {
         uint32_t group = bank % GROUPS, inner = bank / GROUPS;
-        for (uint32_t bits = row; bits; bits >>= 2) group ^= bits & 3;
-        group ^= __builtin_parity(column);
+        for (uint32_t bits = column; bits; bits >>= 2) group ^= bits & 3;
         for (uint32_t bits = row; bits; bits >>= 4) inner += (bits >> 2 & 3) - (bits & 3);
-        return group % 2 + 2 * (column + LINES * (group / 2 + 2 * (inner % 4 + 4ull * row)));
+        return group + GROUPS * (column + LINES * (inner % 4 + 4ull * row));
     }
     const HbmCounters& counters() const { return counters_; }
     HbmFaults& faults() { return faults_; }

@@ -7,10 +7,10 @@ from host.program import Program
 
 DEEP = 3        # pieces of each array in local memory: one that comes, one in use, one to spare
 RUN_LINES = 64  # lines that a PE adds before those of the next PE; this project's choice
-PIECE_RUNS = 8  # of these in a piece at most: long enough to hide its start; likewise
+PIECE_RUNS = 14 # of these in a piece at most: as long as local memory has room for; likewise
 
 
-PACE = 0.966        # of the HBM's pins that the PEs may ask for; this project's choice
+PACE = 0.957        # of the HBM's pins that the PEs may ask for; this project's choice
 BURST = 255         # requests of a PE at once after a pause; likewise
 
 
