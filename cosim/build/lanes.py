@@ -14,6 +14,10 @@ from cosim.build.lane_cells import WORD, LeafCode, masked, part_of, pieces, plai
 from cosim.build.netlist import Chunk, Drivers, NetlistError, Output, read
 
 LANES = 8
+# Long straight code without a branch: ordered before registers are given out, it takes 0.86 times
+# what it takes otherwise. The simulator's own code gains nothing by that.
+SCHEDULED = ("#pragma GCC push_options",
+             '#pragma GCC optimize("schedule-insns", "sched-pressure")')
 STEPS = ("proc -noopt", "flatten", "opt_expr -keepdc", "opt_merge", "wreduce", "opt_expr -keepdc",
          "opt_clean")
 
@@ -161,7 +165,7 @@ class ArrayCode:
 
     def cpp(self):
         """The C++ source."""
-        lines = ['#include "lanes.hpp"', "namespace {", "using namespace lanes;"]
+        lines = ['#include "lanes.hpp"', *SCHEDULED, "namespace {", "using namespace lanes;"]
         texts, equals = {}, {}
         for number, (kind, leaf) in enumerate(self.leaves.items()):
             lines += [f"namespace leaf{number} {{  // {kind}"]
@@ -182,7 +186,7 @@ class ArrayCode:
         lines += [f"void read(const Array& a, {self._arguments(False)}) {{", *self._reads(), "}"]
         lines += [f"void step(Array& a, {self._arguments()}) {{"]
         lines += self._calls(texts, equals)
-        lines += ["}", "}  // namespace", *self._interface(), ""]
+        lines += ["}", "}  // namespace", *self._interface(), "#pragma GCC pop_options", ""]
         return "\n".join(lines)
 
     def _step(self, leaf, equal, body):

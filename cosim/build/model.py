@@ -136,11 +136,8 @@ def parse_ports(header):
         yield member, Port(name, int(high) + 1, direction == "IN")
 
 
-def glue(header, waves, evaluations, settles):
-    """C++ source of the library's interface (see ``cosim/engine/native/model.hpp``).
-
-    ``settles``: the model has logic between its inputs and its registers or outputs.
-    """
+def glue(header, waves, evaluations):
+    """C++ source of the library's interface (see ``cosim/engine/native/model.hpp``)."""
     ports = list(parse_ports(header))
     second = int(any(p.name == SECOND_CLOCK for _, p in ports))
     table = "".join(f'    {{"{p.name}", {p.bits}, {int(p.input)}}},\n' for _, p in ports)
@@ -148,7 +145,7 @@ def glue(header, waves, evaluations, settles):
     text = (INCLUDE / "glue.cpp").read_text()
     for key, value in {"PORTS": table, "POINTERS": pointers, "COUNT": len(ports),
                        "WAVES": int(waves), "EVALUATIONS": evaluations,
-                       "SECOND": second, "SETTLES": int(settles)}.items():
+                       "SECOND": second}.items():
         text = text.replace(f"@{key}@", str(value))
     return text
 
@@ -289,8 +286,7 @@ def build_text(identity, to_verilog, *, name, waves, held=()):
                             *options, "model.v"], folder)
         (folder / "verilator.log").write_text(log)
         header = (folder / "Vmodel.h").read_text()
-        settles = "__VicoFirstIteration" in (folder / "Vmodel___024root.h").read_text()
-        (folder / "glue.cpp").write_text(glue(header, waves, evaluations, settles))
+        (folder / "glue.cpp").write_text(glue(header, waves, evaluations))
         slow = [p for p in sorted(folder.glob("*.cpp")) if "Slow" in p.stem or "__Trace" in p.stem]
         fast = [p for p in sorted(folder.glob("*.cpp")) if p not in slow]
         sources = [(p, compiler.SLOW) for p in merged(slow, folder, "slow")]

@@ -6,14 +6,6 @@
 #endif
 #include <cstdint>
 #include <memory>
-#if @EVALUATIONS@ == 1
-#include "Vmodel___024root.h"
-bool Vmodel___024root___eval_phase__act(Vmodel___024root* root);
-bool Vmodel___024root___eval_phase__nba(Vmodel___024root* root);
-#if @SETTLES@
-bool Vmodel___024root___eval_phase__ico(Vmodel___024root* root);
-#endif
-#endif
 
 namespace {
 struct Model {
@@ -30,21 +22,6 @@ struct Port {
 };
 const Port ports[] = {
 @PORTS@};
-
-#if @EVALUATIONS@ == 1
-// What Vmodel::eval does, without its lock: logic behind the inputs settles, then all that the clock
-// triggers, and what is triggered by that.
-void evaluate(Vmodel___024root* root) {
-#if @SETTLES@
-    root->__VicoFirstIteration = 1;
-    while (Vmodel___024root___eval_phase__ico(root)) root->__VicoFirstIteration = 0;
-    root->__VicoFirstIteration = 0;
-#endif
-    do {
-        while (Vmodel___024root___eval_phase__act(root)) {}
-    } while (Vmodel___024root___eval_phase__nba(root));
-}
-#endif
 }  // namespace
 
 #define API extern "C" __attribute__((visibility("default")))
@@ -81,7 +58,7 @@ API void model_cycle(void* handle, uint64_t cycle, uint32_t tick) {
 #if @SECOND@
     model->p_hbm_clk ^= tick;
 #endif
-    evaluate(model->rootp);
+    model->eval();
 #else
     model->p_clk = 0;  // the inputs settle while the clock is low, as a clock gate needs it
 #if @SECOND@
