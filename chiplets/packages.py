@@ -47,6 +47,8 @@ class ComputeParameters:
         Rows and columns of compute chiplets that are joined by links; (1, 1): none is.
     far_requests : int
         Requests of a PE to other chiplets under way at once; with so many, it makes no other.
+    cluster : tuple of int
+        Rows and columns of the PEs that share a router of the mesh [PE].
 
     Their exceptions are those of the components that they are for.
     """
@@ -66,10 +68,12 @@ class ComputeParameters:
     host: bool = False
     grid: tuple = (1, 1)
     far_requests: int = 40
+    cluster: tuple = (1, 1)
 
     @property
     def layout(self):
-        return MeshLayout.standard(self.rows, self.columns, peers=sum(self.grid) - 2)
+        return MeshLayout.standard(self.rows, self.columns, peers=sum(self.grid) - 2,
+                                   cluster=self.cluster)
 
     @property
     def addresses(self):
@@ -232,6 +236,57 @@ PACKAGES = {(package.name, package.size): package for package in (
             hbm_rows=1024,              # P
             link_latency_cycles=16,     # P
             grid=(2, 2))),              # R
+    # Full sizes: the structure that was published; generated, not simulated. A router serves six
+    # PEs (I26). Pseudo-channels of 32 pins; their clock is what gives R's bandwidth: 16 bytes of
+    # each clock. A stack has 32 of them (I26), from the 450 on 64 (P). The PE is that of the small
+    # size, so the peak rates are not those of R.
+    Package(
+        name="mtia300", size="full",
+        compute_chiplets=1, io_chiplets=0, network_chiplets=2,  # as above
+        published=Published(6.1, 216, 0.6, 1.2, 0, 16),         # R
+        hbm_megahertz=1986,             # 6.1 TB/s, R
+        compute=ComputeParameters(
+            rows=12, columns=6, cluster=(2, 3),     # I26
+            mx4_lanes=0, host=True,     # as above
+            bank_lines=131072,          # P
+            hbm_tiles=12, tile_channels=16,     # 6 stacks, P
+            hbm_rows=73728)),           # 216 GB: 36 a stack, R
+    Package(
+        name="mtia400", size="full",
+        compute_chiplets=2, io_chiplets=1, network_chiplets=2,  # as above
+        published=Published(9.2, 288, 3, 6, 12, 72),            # R
+        hbm_megahertz=2246,             # 9.2 TB/s, R
+        compute=ComputeParameters(
+            rows=8, columns=6, cluster=(2, 3),      # HC; P for the cluster
+            mx4_lanes=2,                # as above
+            bank_lines=131072,          # P
+            hbm_tiles=8, tile_channels=16,      # 4 stacks, P
+            hbm_rows=73728,             # 288 GB: 36 a stack, R
+            grid=(1, 2))),
+    Package(
+        name="mtia450", size="full",
+        compute_chiplets=2, io_chiplets=1, network_chiplets=2,  # as above
+        published=Published(18.4, 288, 3.5, 7, 21, 72),         # R
+        core_megahertz=1847, hbm_megahertz=2246,    # as above; 18.4 TB/s, R
+        compute=ComputeParameters(
+            rows=8, columns=6, cluster=(2, 3),      # P: those of the 400
+            mx4_lanes=3, attention=True,            # as above
+            bank_lines=131072,          # P
+            hbm_tiles=8, tile_channels=32,      # 4 stacks of twice the 400's channels, P
+            hbm_rows=36864,             # 288 GB: 36 a stack, R
+            grid=(1, 2))),
+    Package(
+        name="mtia500", size="full",
+        compute_chiplets=4, io_chiplets=1, network_chiplets=2,  # as above
+        published=Published(27.6, 512, 5, 10, 30, 72),          # R
+        core_megahertz=1979, hbm_megahertz=2246,    # as above; 27.6 TB/s, R
+        compute=ComputeParameters(
+            rows=8, columns=4, cluster=(2, 2),      # P: smaller chiplets, R
+            mx4_lanes=3, attention=True,            # as above
+            bank_lines=131072,          # P
+            hbm_tiles=8, tile_channels=24,      # 3 stacks, P
+            hbm_rows=43690,             # 512 GB, less 8 MB, R
+            grid=(2, 2))),
 )}
 
 

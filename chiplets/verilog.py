@@ -4,6 +4,7 @@ from pathlib import Path
 
 from amaranth import ClockDomain, Fragment, Value
 from amaranth.back import rtlil
+from amaranth.hdl import _nir
 from pyosys import libyosys
 
 from chiplets.byte_enables import fold
@@ -35,6 +36,28 @@ class LargeMemories:
         rtlil.ModuleEmitter.emit_memory = self.emit
 
 
+class WideModules:
+    """While entered, a module may have more than 65,536 bits of inputs, a cell of outputs.
+
+    Amaranth (0.5) gives a net the number of its cell and, in the lower 16 bits, that of its bit.
+    The base of a compute chiplet of full size has 160,000 bits of ports.
+    """
+
+    BITS = 32
+    CHANGED = ("from_cell", "cell", "bit")
+
+    def __enter__(self):
+        self.saved = {name: vars(_nir.Net)[name] for name in self.CHANGED}
+        bits = self.BITS
+        _nir.Net.from_cell = classmethod(lambda cls, cell, bit: cls(cell << bits | bit))
+        _nir.Net.cell = property(lambda net: net >> bits)
+        _nir.Net.bit = property(lambda net: net & (1 << bits) - 1)
+
+    def __exit__(self, *_):
+        for name, value in self.saved.items():
+            setattr(_nir.Net, name, value)
+
+
 def to_rtlil(component, *, name, library):
     """RTLIL text of one component; what it places by ``Place`` goes to ``library``.
 
@@ -46,7 +69,7 @@ def to_rtlil(component, *, name, library):
     fragment.add_domains(domain)
     named = {port: (Value.cast(v), None) for port, _, v in flat_ports(component)}
     named |= {"clk": (domain.clk, None), "rst": (domain.rst, None)}
-    with LargeMemories():
+    with LargeMemories(), WideModules():
         text = rtlil.convert_fragment(fragment, ports=named, name=name, emit_src=False)[0]
     return SIGNED_WIRE.sub(r"\1 ", text)
 

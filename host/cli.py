@@ -30,6 +30,7 @@ class UserError(Exception):
 
 EVERY = "all"
 Package = Annotated[str, typer.Option("--package", help="package to run on")]
+Size = Annotated[str, typer.Option("--size", help="sim or full")]
 Json = Annotated[str | None, typer.Option("--json", help="write JSON to this file, or - ")]
 BadPes = Annotated[list[str] | None, typer.Option(
     "--bad-pe", help="DIE:ROW:COLUMN of a PE that does not work; the spare of its column is used")]
@@ -104,15 +105,21 @@ def writable(*paths, folder=None):
             raise UserError(f"Cannot write to {str(path)!r}: {error.strerror}") from None
 
 
+def check_size(size):
+    if size not in transport.sizes():
+        raise UserError(f"Size must be one of {', '.join(transport.sizes())}, not {size!r}")
+
+
 @app.command()
-def packages(json: Json = None):
+def packages(size: Size = "sim", json: Json = None):
     """Show the packages side by side: published, structure and peaks, measured."""
+    check_size(size)
     writable(json)
-    rows = transport.package_rows()
+    rows = transport.package_rows(size=size)
     if json:
-        transport.write_packages(rows, json)
+        transport.write_packages(rows, json, size=size)
         return
-    table = Table(title="Packages, sim size", title_justify="left")
+    table = Table(title=f"Packages, {size} size", title_justify="left")
     table.add_column("")
     for name in rows:
         table.add_column(name, justify="right")
@@ -126,19 +133,18 @@ def packages(json: Json = None):
 @app.command()
 def generate(top: Annotated[str, typer.Argument(help="a chiplet, or all")],
              out: Annotated[Path, typer.Option("-o", "--out", help="folder")],
-             size: Annotated[str, typer.Option(help="sim or full")] = "sim",
+             size: Size = "sim",
              check: Annotated[bool, typer.Option(help="lint with Verilator and Icarus")] = True):
     """Write the Verilog of a chiplet."""
     tops = transport.tops()
     names = list(tops) if top == "all" else [top]
     if names[0] not in tops:
         raise UserError(f"Top {top!r} does not exist; there are {', '.join(tops)}, all")
-    if size != "sim":
-        raise UserError(f"Size must be 'sim', not {size!r}")
+    check_size(size)
     writable(folder=out)
     failed = False
     for name in names:
-        path, problems = transport.generate(name, out, check=check)
+        path, problems = transport.generate(name, out, size=size, check=check)
         console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
         for problem in problems:
             failed = True

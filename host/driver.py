@@ -8,7 +8,7 @@ import numpy as np
 from host.boot import Settings, configure
 from host.isa import LINE, Code, Region, Submission, Unit, address, ceil, offset_of
 from host.kernels.schedule import Die
-from host.program import table
+from host.program import table, table_lines
 from host.tensor import Tensor
 
 STREAMS = 4
@@ -48,7 +48,8 @@ class Completion:
     """A completion entry, decoded (see docs/programming-model.md).
 
     ``address``: of the access that failed, with ``BAD_ADDRESS`` and ``POISON``, and with
-    ``LINK_DOWN`` if a program asked; else 0. ``value``: what an event has counted.
+    ``LINK_DOWN`` if a program asked; else 0. ``value``: what an event has counted. ``failed``: bit
+    n stands for PE n.
     """
 
     tag: int
@@ -64,10 +65,13 @@ class Completion:
     value: int = 0
 
     @classmethod
-    def decode(cls, words):
-        a, b, c, d, low, high, value, _ = (int(w) for w in words)
+    def decode(cls, words, *, launch):
+        a, b, c, d, low, high, value, upper = (int(w) for w in words)
+        failed = c >> 16
+        if launch:
+            failed, value = failed | value << 16 | upper << 48, 0
         return cls(a & 0xffff, a >> 16 & 0xff, b & 0xffff, b >> 16 & 15, b >> 20 & 0xff, b >> 28,
-                   c & 0xff, c >> 16, d, low | high << 32, value)
+                   c & 0xff, failed, d, low | high << 32, value)
 
 
 @dataclass
@@ -78,6 +82,7 @@ class Event:
     what: str
     stream: int
     note: str = ""
+    launch: bool = False
     completion: Completion | None = None
     finish: list = field(default_factory=list)
 
@@ -284,16 +289,19 @@ class Device:
         """Copy programs (by PE) to the die's SRAM; returns what :meth:`start` takes, once."""
         if not programs:
             raise ValueError("A launch needs the program of at least one PE")
-        size = LINE * (1 + sum(len(p.words()) for p in programs.values()))
+        pes = self.configuration.pes
+        size = LINE * (table_lines(pes) + sum(len(p.words()) for p in programs.values()))
         base = self.alloc(die, size)
-        self.write(base, np.frombuffer(table(programs, base=base), np.uint8), stream=stream)
+        self.write(base, np.frombuffer(table(programs, base=base, pes=pes), np.uint8),
+                   stream=stream)
         return die, base, sum(1 << pe for pe in programs)
 
     def start(self, prepared, *, stream=0, watchdog=0):
         """Launch prepared programs; returns an :class:`Event`."""
         die, base, mask = prepared
         event = self._submit(Submission.LAUNCH, f"Launch on die {die}", stream, w2=base,
-                             w3=base >> 32, w8=die | mask << 16, w9=watchdog)
+                             w3=base >> 32, w8=die | (mask & 0xffff) << 16, w9=watchdog,
+                             w10=mask >> 16, w11=mask >> 48)
         event.finish.append(lambda: self.free(base))
         return event
 
@@ -379,7 +387,8 @@ class Device:
         at = self.ring + self.tail * LINE
         self.host[at:at + LINE] = entry.view(np.uint8)
         self.tail = (self.tail + 1) % entries
-        event = self.pending[self.tag] = Event(self, what, stream)
+        event = self.pending[self.tag] = Event(
+            self, what, stream, launch=opcode == Submission.LAUNCH)
         self.order.append(self.tag)
         if not self.batching:
             self.transport.write_register("submission_tail", self.tail)
@@ -418,13 +427,13 @@ class Device:
             words = self.host[at:at + COMPLETION].view("<u4")
             if int(words[0]) >> 24 & 1 != phase:
                 break
-            completion = Completion.decode(words)
+            tag = int(words[0]) & 0xffff
             self.seen, taken = self.seen + 1, True
-            event = self.pending.pop(completion.tag, None)
+            event = self.pending.pop(tag, None)
             if event is None:   # a completion that nobody waits for must not stop the others
                 continue
-            self.order.remove(completion.tag)
-            event.completion = completion
+            self.order.remove(tag)
+            event.completion = Completion.decode(words, launch=event.launch)
             for action in event.finish:
                 action()
         if taken:

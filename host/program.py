@@ -21,6 +21,8 @@ from host.isa import (
     scale_stride,
 )
 
+TABLE_ENTRIES = 16      # of a line of a program table
+
 
 class Program:
     """Commands of one PE, in order, with its local memory divided into circular buffers.
@@ -161,7 +163,12 @@ class Program:
                  w9=src_stride | dst_stride << 16)
 
 
-def table(programs, *, base):
+def table_lines(pes):
+    """Lines of the program tables of a die with that many PEs."""
+    return -(-pes // TABLE_ENTRIES)
+
+
+def table(programs, *, base, pes=TABLE_ENTRIES):
     """Programs of several PEs as one block of memory that starts with the program table.
 
     Parameters
@@ -170,18 +177,21 @@ def table(programs, *, base):
         PE number to :class:`Program`.
     base : int
         Device address where the block will lie, a multiple of 64.
+    pes : int
+        PEs of the die: its tables have an entry for each, and end on a line.
 
-    Returns the block as bytes; its first line is the program table of a launch.
+    Returns the block as bytes; it starts with the program table of a launch.
     """
     if base % LINE:
         raise ValueError(f"Program table must start on a line, not at {base:#x}")
-    entries, parts, at = np.zeros(16, np.uint32), [], 1
+    at = table_lines(pes)
+    entries, parts = np.zeros((at, TABLE_ENTRIES), np.uint32), []
     for pe, program in programs.items():
         words = program.words()
-        entries[pe] = at
+        entries.flat[pe] = at
         at += len(words)
         parts.append(words)
-    return np.concatenate([entries[None], *parts]).astype("<u4").tobytes()
+    return np.concatenate([entries, *parts]).astype("<u4").tobytes()
 
 
 def use(cb, *, offset=0, wait=0, release=0):

@@ -189,21 +189,25 @@ MEASURED = {"hbm_gigabytes_per_second": "HBM_GB_per_s", "bf16_teraflops": "BF16_
             "mx8_teraflops": "MX8_TFLOPS", "mx4_teraflops": "MX4_TFLOPS"}
 
 
-def package_rows(benchmarks=BENCHMARKS):
-    """Structure and peaks of each package, by name, and what ``mxlet bench generations`` found."""
-    rows, path = generator.package_rows(), benchmarks / "generations.json"
-    metrics = json.loads(path.read_text())["metrics"] if path.exists() else {}
+def package_rows(benchmarks=BENCHMARKS, *, size="sim"):
+    """Structure and peaks of each package, by name, and what ``mxlet bench generations`` found.
+
+    Measured is size ``sim``; ``full`` is generated, not simulated.
+    """
+    rows, path = generator.package_rows(size), benchmarks / "generations.json"
+    there = size == "sim" and path.exists()
+    metrics = json.loads(path.read_text())["metrics"] if there else {}
     for name, row in rows.items():
         row |= {f"measured_{shown}": round(metrics[f"{name}_{key}"], 2)
                 for key, shown in MEASURED.items() if f"{name}_{key}" in metrics}
     return rows
 
 
-def write_packages(rows, target):
+def write_packages(rows, target, *, size="sim"):
     """Write the table of packages as JSON."""
     metrics = {f"{name}_{key}": value for name, row in rows.items() for key, value in row.items()}
     text = json.dumps({"name": "packages", "package": "all", "metrics": metrics, "checks": {},
-                       "config": {"size": "sim"}}, indent=2) + "\n"
+                       "config": {"size": size}}, indent=2) + "\n"
     if target == "-":
         sys.stdout.write(text)
     else:
@@ -215,9 +219,14 @@ def tops():
     return generator.TOPS
 
 
-def generate(top, folder, *, check=True):
+def sizes():
+    """Sizes that packages have."""
+    return generator.SIZES
+
+
+def generate(top, folder, *, size="sim", check=True):
     """Write the Verilog of a top; returns its path and what the checkers found."""
-    return generator.generate(top, Path(folder), check=check)
+    return generator.generate(top, Path(folder), size=size, check=check)
 
 
 def commit():

@@ -9,6 +9,7 @@ from cosim.golden.machine import Machine, Refused
 from cosim.golden.machine_ring import joined, run_together
 from host.boot import CONFIGURATION_LINE, OPEN, Settings
 from host.isa import LINE, Code, Region, Submission
+from host.program import table_lines
 
 CONTROL_LINES = 16
 
@@ -143,8 +144,9 @@ class FakePackage:
         settings = self.device_memory.parts[die, Region.CONTROL][CONFIGURATION_LINE * LINE:]
         if not int.from_bytes(settings[:16].tobytes(), "little") & OPEN:
             raise Refused(Code.BAD_FIELD, 8, f"PEs of die {die} are not open")
-        entries = self.device_memory.read(base, LINE).view("<u4")
-        programs = {pe: base + LINE * int(entries[pe]) for pe in range(16) if w[8] >> 16 >> pe & 1}
+        pes, mask = self.configuration.pes, w[8] >> 16 | w[10] << 16 | w[11] << 48
+        entries = self.device_memory.read(base, LINE * table_lines(pes)).view("<u4")
+        programs = {pe: base + LINE * int(entries[pe]) for pe in range(pes) if mask >> pe & 1}
         memory = self.device_memory.seen_from(die, self.configuration)
         machines = {pe: Machine(memory, lines=self.lines) for pe in programs}
         joined(machines, ring_order(self.configuration.rows, self.configuration.columns))

@@ -1,34 +1,27 @@
 """Verilog of the chiplets for use elsewhere, checked by two simulators; the table of packages."""
-import shutil
-import subprocess
-
 from chiplets import verilog
 from chiplets.compute import ComputeChiplet
 from chiplets.io import IoChiplet
 from chiplets.packages import PACKAGES, package
-from cosim.build.tools import verilator_environment, verilator_root
+from cosim.build.lint import lint, lint_placed
 from rtl.link.link import D2dLink
 from rtl.pe.element import ProcessingElement
 
-SIM = package("mtia450").compute
+NAME = "mtia450"        # package that the tops are of
+
+
+def _pe(compute):
+    return ProcessingElement(lines=compute.local_lines, banks=compute.local_banks,
+                             rows=compute.dot_rows, lanes=compute.mx4_lanes)
+
+
 TOPS = {
-    "compute": lambda: ComputeChiplet(SIM),
-    "io": lambda: IoChiplet(dies=2, package_id=450),
-    "pe": lambda: ProcessingElement(lines=SIM.local_lines, banks=SIM.local_banks,
-                                    rows=SIM.dot_rows, lanes=SIM.mx4_lanes),
-    "link": lambda: D2dLink(),
+    "compute": lambda p: ComputeChiplet(p.compute),
+    "io": lambda p: IoChiplet(dies=p.compute_chiplets, package_id=450),
+    "pe": lambda p: _pe(p.compute),
+    "link": lambda p: D2dLink(),
 }
-# Findings that are left alone, with the reason for each.
-ACCEPTED = {
-    "DECLFILENAME": "all modules of a top are in one file",
-    "WIDTH": "Yosys writes constants and shifts wider than their use",
-    "CASEOVERLAP": "Yosys writes priority as overlapping wildcards",
-    "UNUSEDSIGNAL": "ports of a stream that one side does not need",
-    "UNDRIVEN": "initial values of memories are left out",
-    "SYMRSVDWORD": "port names of the documented interface",
-    "CMPCONST": "range checks of fields whose every value is allowed in this configuration",
-    "PINMISSING": "outputs that the enclosing module does not use",
-}
+SIZES = ("sim", "full")
 
 
 def package_names():
@@ -39,14 +32,14 @@ def package_names():
 CHANNEL_BYTES = 16      # of a pseudo-channel, a clock of its commands
 
 
-def package_rows():
-    """What is published of each package, and structure and peaks at size ``sim``, by name.
+def package_rows(size="sim"):
+    """What is published of each package, and structure and peaks at a size, by name.
 
     Units are those that each key says.
     """
     rows = {}
     for name in package_names():
-        p = package(name)
+        p = package(name, size)
         c, said = p.compute, p.published
         pes, channels = p.compute_chiplets * c.pes, p.compute_chiplets * c.addresses.channels
         peak = 32 * c.dot_rows * pes            # MACs a cycle, MX8
@@ -68,22 +61,10 @@ def package_rows():
     return rows
 
 
-def generate(top, folder, *, check=True):
+def generate(top, folder, *, size="sim", check=True):
     """Write ``<folder>/<top>.v``; returns the path and the checkers' findings, one a line."""
-    path = verilog.write(TOPS[top](), name=top, path=folder / f"{top}.v", attributes=True)
-    return path, (list(lint(top, path)) if check else [])
-
-
-def lint(top, path):
-    """Findings of Verilator and, where it is installed, Icarus."""
-    waived = [f"-Wno-{name}" for name in ACCEPTED]
-    commands = [[str(verilator_root() / "bin" / "verilator"), "--lint-only", *waived,
-                 "--top-module", top, str(path)]]
-    if shutil.which("iverilog"):
-        commands.append(["iverilog", "-g2012", "-t", "null", "-s", top, str(path)])
-    for command in commands:
-        result = subprocess.run(command, capture_output=True, text=True, check=False,
-                                env=verilator_environment())
-        for line in (result.stdout + result.stderr).splitlines():
-            if result.returncode or "%Warning" in line or "warning:" in line:
-                yield f"{top}: {line}"
+    path = verilog.write(TOPS[top](package(NAME, size)), name=top, path=folder / f"{top}.v",
+                         attributes=True)
+    if not check:
+        return path, []
+    return path, list((lint if size == "sim" else lint_placed)(top, path))

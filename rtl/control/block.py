@@ -12,6 +12,7 @@ from rtl.control.registers import RegisterLines
 from rtl.link import interfaces as link
 from rtl.link.interfaces import LAUNCH_STREAM_BITS
 from rtl.memory.slice.interfaces import inject_layout
+from rtl.noc.address import control_lines
 from rtl.pe.interfaces import (
     LINE_BITS,
     LINE_BYTES,
@@ -33,6 +34,7 @@ def identity_layout():
 
 
 CONFIGURATION_LINE = 7      # of the control registers
+MASK_LINE = 24              # of those of a large die: masks of all its PEs
 COLUMNS = 16                # of PEs at most
 MOST_RATE, MOST_BURST = 256, 255    # of a PE's requests
 
@@ -80,11 +82,11 @@ class ControlBlock(wiring.Component):
     Parameters
     ----------
     pes : int
-        PEs of the die. :exc:`ValueError` unless in 1 to 16.
+        PEs of the die. :exc:`ValueError` unless in 1 to 80.
     rows : int
         Rows of PEs, the spare one included, that a repair may name.
     tiles, ways : int
-        Memory tiles, at most 8, and ways of their slices that may be cache.
+        Memory tiles, at most 16, and ways of their slices that may be cache.
     contexts : int
         Packets under way.
     patience_log2 : int
@@ -129,15 +131,15 @@ class ControlBlock(wiring.Component):
     """
 
     def __init__(self, *, pes, rows=1, contexts=8, patience_log2=6, peers=0, tiles=0, ways=0):
-        if not isinstance(pes, int) or not 1 <= pes <= 16:
-            raise ValueError(f"PEs must be an integer in 1 to 16, not {pes!r}")
+        if not isinstance(pes, int) or not 1 <= pes <= link.MASK_BITS:
+            raise ValueError(f"PEs must be an integer in 1 to {link.MASK_BITS}, not {pes!r}")
         if not isinstance(contexts, int) or not 1 <= contexts <= 8:
             raise ValueError(f"Contexts must be an integer in 1 to 8, not {contexts!r}")
         if not isinstance(peers, int) or not 0 <= peers <= 2:
             raise ValueError(f"Peers must be an integer in 0 to 2, not {peers!r}")
         self.pes, self.rows, self.contexts = pes, rows, contexts
-        if not isinstance(tiles, int) or not 0 <= tiles <= 8:
-            raise ValueError(f"Tiles must be an integer in 0 to 8, not {tiles!r}")
+        if not isinstance(tiles, int) or not 0 <= tiles <= 16:
+            raise ValueError(f"Tiles must be an integer in 0 to 16, not {tiles!r}")
         self.patience_log2, self.peers = patience_log2, peers
         self.tiles, self.ways = tiles, ways
         super().__init__({
@@ -303,7 +305,8 @@ class ControlBlock(wiring.Component):
         """Lines: who this is, PEs and contexts, counters of the die, of the link; configuration."""
         layout = configuration_layout()
         m.submodules.registers = registers = RegisterLines(
-            count=16, stored=CONFIGURATION_LINE, stored_bits=layout.size)
+            count=control_lines(pes=self.pes, tiles=self.tiles), stored=CONFIGURATION_LINE,
+            stored_bits=layout.size)
         offer = data.View(layout, registers.offer)
         active = Cat(c.state != ContextState.FREE for c in contexts).any()
         unknown = Cat(offer.repair[n] > self.rows for n in range(COLUMNS)).any() | (
@@ -318,11 +321,15 @@ class ControlBlock(wiring.Component):
         taken = self.completions.valid & self.completions.ready
         m.d.sync += ended.eq(ended + taken)
         m.d.sync += failed.eq(failed + (taken & (self.completions.payload.code != ErrorCode.OK)))
-        words = [self.idle, lost, ended, failed]
-        words += [Cat(c.pending.id, C(0, 5), c.state, c.pending.pe_mask) for c in contexts]
+        words = [self.idle[:32], lost[:32], ended, failed]
+        words += [Cat(c.pending.id, C(0, 5), c.state, c.pending.pe_mask[:16]) for c in contexts]
         m.d.comb += [
             registers.lines[0].eq(Cat(C(MAGIC, 32), C(VERSION, 32), self.identity)),
             registers.lines[1].eq(Cat(Cat(word, C(0, 32 - len(word))) for word in words)),
             registers.lines[2].eq(self.counters), registers.lines[3].eq(self.link_counters)]
         m.d.comb += [registers.lines[4 + n].eq(line) for n, line in enumerate(self.peer_counters)]
         m.d.comb += [registers.lines[8 + n].eq(line) for n, line in enumerate(self.tile_counters)]
+        if registers.count > MASK_LINE:
+            masks = [self.idle, lost, *(context.pending.pe_mask for context in contexts)]
+            m.d.comb += [registers.lines[MASK_LINE + n // 4][n % 4 * 128:][:len(mask)].eq(mask)
+                         for n, mask in enumerate(masks)]

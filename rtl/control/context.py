@@ -3,7 +3,7 @@ from amaranth import *
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.link.interfaces import completion_layout, launch_layout
+from rtl.link.interfaces import MASK_BITS, completion_layout, launch_layout
 from rtl.pe.interfaces import ADDRESS_BITS, DEFAULT_WATCHDOG, ErrorCode, report_layout
 
 MASK_FIELD = 8      # word of a submission entry that holds the mask of PEs
@@ -39,7 +39,7 @@ class PacketContext(wiring.Component):
     Parameters
     ----------
     pes : int
-        PEs of the die.
+        PEs of the die. :exc:`ValueError` unless in 1 to 80.
     patience_log2 : int
         Patience at barriers, in watchdog times (a PE's own watchdog looks after its units).
 
@@ -90,8 +90,8 @@ class PacketContext(wiring.Component):
     """
 
     def __init__(self, *, pes, patience_log2=6):
-        if not isinstance(pes, int) or not 1 <= pes <= 16:
-            raise ValueError(f"PEs must be an integer in 1 to 16, not {pes!r}")
+        if not isinstance(pes, int) or not 1 <= pes <= MASK_BITS:
+            raise ValueError(f"PEs must be an integer in 1 to {MASK_BITS}, not {pes!r}")
         if not isinstance(patience_log2, int) or patience_log2 < 0:
             raise ValueError(f"Patience must be a non-negative integer, not {patience_log2!r}")
         self.pes, self.patience_log2 = pes, patience_log2
@@ -128,7 +128,7 @@ class PacketContext(wiring.Component):
             """The lowest PE that failed tells why; of one PE, the first failure."""
             lowest = (who & (~who + 1))[:pes]
             before = result.failed_mask
-            first = (before == 0) | (lowest < (before & (~before + 1))[:16])
+            first = (before == 0) | (lowest < (before & (~before + 1))[:MASK_BITS])
             with m.If(first):
                 m.d.sync += [result.code.eq(code), result.unit.eq(unit), result.field.eq(field),
                              result.command_tag.eq(tag), result.address.eq(address)]

@@ -7,6 +7,7 @@ from rtl.common.arbiter import RoundRobin
 from rtl.control.context import refusal_layout
 from rtl.link import interfaces as link
 from rtl.pe.interfaces import (
+    ADDRESS_BITS,
     DEFAULT_WATCHDOG,
     LINE_BITS,
     LINE_BYTES,
@@ -18,13 +19,15 @@ from rtl.pe.interfaces import (
 )
 
 TABLE_FIELD = 2     # word of a submission entry that holds the address of the program table
+ENTRIES = LINE_BITS // 32   # of a line of the table
 
 
 class Launcher(wiring.Component):
     """Takes one work packet at a time: reads its program table, offers its PEs their programs.
 
-    A packet takes ``pes + 2`` cycles and the time of the read. The program of PE ``p`` is at the
-    table's address + 64 x entry ``p``. If the table cannot be read, no PE is given one.
+    A packet takes ``pes + 2`` cycles and the time of the reads: a table has ``ceil(pes / 16)``
+    lines, read one after another. The program of PE ``p`` is at the table's address + 64 x entry
+    ``p``. If a line of the table cannot be read, no PE is given one.
 
     Parameters
     ----------
@@ -71,12 +74,16 @@ class Launcher(wiring.Component):
         m.submodules.choice = choice = RoundRobin(self.contexts)
         chosen = Signal(self.contexts)
         packet = Signal(link.launch_layout())
-        entries = Signal(data.ArrayLayout(32, LINE_BITS // 32))
+        lines = -(-self.pes // ENTRIES)
+        table, line = Signal(data.ArrayLayout(LINE_BITS, lines)), Signal(range(lines + 1))
+        entries = data.View(data.ArrayLayout(32, lines * ENTRIES), table.as_value())
         pe = Signal(range(self.pes))
+        place = Signal(ADDRESS_BITS)
         response = self.response.payload
 
         m.d.comb += [choice.requests.eq(self.eligible),
-                     self.request.payload.address.eq(packet.table),
+                     place.eq(packet.table + line * LINE_BYTES),
+                     self.request.payload.address.eq(place),
                      self.launching.eq(Cat(launch.valid for launch in self.launches))]
         for launch, lost in zip(self.launches, self.lost, strict=True):
             with m.If(launch.ready | lost):
@@ -87,7 +94,7 @@ class Launcher(wiring.Component):
                 for i in range(self.contexts):
                     with m.If(choice.grant[i]):
                         m.d.sync += packet.eq(self.packets[i])
-                m.d.sync += [chosen.eq(choice.grant), pe.eq(0)]
+                m.d.sync += [chosen.eq(choice.grant), pe.eq(0), line.eq(0)]
                 with m.If(choice.grant.any()):
                     m.next = "FETCH"
             with m.State("FETCH"):
@@ -97,11 +104,13 @@ class Launcher(wiring.Component):
             with m.State("RECEIVE"):
                 m.d.comb += self.response.ready.eq(1)
                 with m.If(self.response.valid):
-                    m.d.sync += entries.eq(response.data)
-                    m.next = "LAUNCH"
+                    m.d.sync += [table[line].eq(response.data), line.eq(line + 1)]
+                    m.next = "FETCH"
+                    with m.If(line == lines - 1):
+                        m.next = "LAUNCH"
                     with m.If(response.error != AccessError.NONE):
                         m.d.comb += [self.fail.eq(chosen), self.refusal.field.eq(TABLE_FIELD),
-                                     self.refusal.address.eq(packet.table),
+                                     self.refusal.address.eq(place),
                                      self.refusal.code.eq(error_code(response.error))]
                         m.next = "CHOOSE"
             with m.State("LAUNCH"):

@@ -1,8 +1,8 @@
 """What the parts of the dispatcher say to each other."""
-from amaranth import Mux
+from amaranth import Cat, Mux
 from amaranth.lib import data, enum
 
-from rtl.link.interfaces import LAUNCH_STREAM_BITS, slot_layout
+from rtl.link.interfaces import LAUNCH_STREAM_BITS, MASK_BITS, slot_layout
 from rtl.pe.interfaces import ADDRESS_BITS, ErrorCode
 
 from .axi import HOST_ADDRESS_BITS
@@ -33,7 +33,8 @@ def entry_layout():
     """
     return data.StructLayout({
         "opcode": 8, "stream": 8, "tag": 16, "host": HOST_ADDRESS_BITS, "device": 64,
-        "bytes": 32, "value": 32, "die": 8, "pe_mask": 16, "watchdog": 32, "fetched": 32})
+        "bytes": 32, "value": 32, "die": 8, "pe_mask": MASK_BITS, "watchdog": 32,
+        "fetched": 32})
 
 
 def decode_entry(entry, line, fetched):
@@ -41,8 +42,8 @@ def decode_entry(entry, line, fetched):
     word = [line[32 * n:32 * n + 32] for n in range(16)]
     fields = {"opcode": word[0][:8], "stream": word[0][8:16], "tag": word[0][16:],
               "host": line[64:128], "device": line[128:192], "bytes": word[6],
-              "value": word[7], "die": word[8][:8], "pe_mask": word[8][16:], "watchdog": word[9],
-              "fetched": fetched}
+              "value": word[7], "die": word[8][:8], "watchdog": word[9],
+              "pe_mask": Cat(word[8][16:], word[10], word[11]), "fetched": fetched}
     return [entry[name].eq(value) for name, value in fields.items()]
 
 
@@ -85,5 +86,6 @@ def request_layout():
 def result_layout():
     """What a completion entry will say, except its phase bit."""
     return data.StructLayout({"tag": 16, "code": ErrorCode, "command_tag": 16, "unit": 4,
-                              "field": 8, "die": 4, "failed_pe": 8, "failed_mask": 16,
+                              "field": 8, "die": 4, "failed_pe": 8,
+                              "failed_mask": MASK_BITS,
                               "cycles": 32, "address": 64, "value": 32})

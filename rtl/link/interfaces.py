@@ -24,6 +24,7 @@ from rtl.pe.interfaces import ADDRESS_BITS, LINE_BITS, LINE_BYTES, TAG_BITS, Acc
 SLOT_BITS = 640
 PHIT_BITS = 512
 LAUNCH_ID_BITS = 8
+MASK_BITS = 80              # PEs of a die at most
 LAUNCH_STREAM_BITS = 2      # the lower bits of an id: packets of one stream run one after another
 
 
@@ -62,7 +63,7 @@ def launch_layout():
 
     The lower bits of the ``id`` are the stream, the others tell its packets apart.
     """
-    return data.StructLayout({"pe_mask": 16, "table": ADDRESS_BITS, "watchdog": 32,
+    return data.StructLayout({"pe_mask": MASK_BITS, "table": ADDRESS_BITS, "watchdog": 32,
                               "id": LAUNCH_ID_BITS})
 
 
@@ -80,7 +81,7 @@ def completion_layout():
     failed; else 0.
     """
     return data.StructLayout({"id": LAUNCH_ID_BITS, "code": ErrorCode, "unit": 4, "field": 8,
-                              "command_tag": 16, "failed_pe": 8, "failed_mask": 16,
+                              "command_tag": 16, "failed_pe": 8, "failed_mask": MASK_BITS,
                               "cycles": 32, "address": ADDRESS_BITS})
 
 

@@ -12,7 +12,7 @@ from rtl.pe.interfaces import LINE_BYTES
 DIE_BITS = 4
 REGION_BITS = 4
 OFFSET_BITS = 40
-CONTROL_LINES = 16
+SMALL_PES, SMALL_TILES = 16, 8   # of dies with half as many lines of control registers
 PE_WINDOW_BITS = 16     # log2 of the bytes of a PE's register window
 
 
@@ -24,6 +24,11 @@ class Region(enum.Enum, shape=REGION_BITS):
     PE = 2
     CONTROL = 3
     CHANNEL = 4     # counters of the HBM pseudo-channels, a line each
+
+
+def control_lines(*, pes, tiles):
+    """Lines of a die's control registers: a large die needs some that others do not have."""
+    return 16 if pes <= SMALL_PES and tiles <= SMALL_TILES else 32
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ class AddressMap:
 
     @property
     def control_bytes(self):
-        return CONTROL_LINES * LINE_BYTES
+        return control_lines(pes=self.pes, tiles=self.banks) * LINE_BYTES
 
     @property
     def ways(self):

@@ -223,7 +223,8 @@ class Host:
                 "command": words[1] & 0xFFFF, "unit": words[1] >> 16 & 15,
                 "field": words[1] >> 20 & 0xFF, "die": words[1] >> 28, "pe": words[2] & 0xFF,
                 "mask": words[2] >> 16, "cycles": words[3],
-                "address": words[4] | words[5] << 32, "value": words[6]}
+                "address": words[4] | words[5] << 32, "value": words[6],
+                "upper": words[7]}
 
     async def collect(self, count, *, cycles=6000, release=True):
         """The next ``count`` completions, in order."""
@@ -248,7 +249,8 @@ def entry(opcode, tag, *, stream=0, host=0, device=0, count=0, die=0, mask=0, wa
     words = [0] * 16
     words[0] = opcode | stream << 8 | tag << 16
     words[2:6] = [host & 0xFFFFFFFF, host >> 32, device & 0xFFFFFFFF, device >> 32]
-    words[6], words[8], words[9] = count, die | mask << 16, watchdog
+    words[6], words[8], words[9] = count, die | (mask & 0xFFFF) << 16, watchdog
+    words[10], words[11] = mask >> 16 & 0xFFFFFFFF, mask >> 48
     return b"".join(word.to_bytes(4, "little") for word in words)
 
 

@@ -96,10 +96,10 @@ async def launches_reach_their_die_and_report(dut):
     first, second = await host.collect(2)
     assert first | {"cycles": 0} == {"tag": 7, "code": OK, "command": 0, "unit": 0, "field": 0,
                                      "die": 0, "pe": 0, "mask": 0, "cycles": 0, "address": 0,
-                                     "value": 0}
+                                     "value": 0, "upper": 0}
     assert second | {"cycles": 0} == {"tag": 8, "code": 3, "command": 0xBEEF, "unit": 4,
                                       "field": 9, "die": 1, "pe": 5, "mask": 0x120, "cycles": 0,
-                                      "address": 0x2345_6789_ABC0, "value": 0}
+                                      "address": 0x2345_6789_ABC0, "value": 0, "upper": 0}
     (launch,), (other,) = dies[0].launches, dies[1].launches
     assert (launch["table"], launch["pe_mask"], launch["watchdog"]) == (table, 0xFFFF, 65536)
     assert (other["table"], other["pe_mask"], other["watchdog"]) == (64, 0x8001, 99)
@@ -107,6 +107,20 @@ async def launches_reach_their_die_and_report(dut):
     await host.write("interrupt_status", 1)
     await ClockCycles(dut.clk, 2)
     assert not dut.irq.value
+
+
+@cocotb.test()
+async def masks_of_launches_reach_past_16_pes(dut):
+    host, dies = await start(dut)
+    masks = [1 << 79, 1 << 16, 1 << 47 | 1 << 48 | 1, (1 << 80) - 1]
+    dies[1].outcome = {"code": 3, "failed_pe": 17, "failed_mask": 0x8123_4567_89AB_CDEF_0000}
+    await host.submit(*(entry(LAUNCH, n, die=0, host=64, mask=mask)
+                        for n, mask in enumerate(masks)), entry(LAUNCH, 9, die=1, mask=1 << 40))
+    *good, bad = await host.collect(5)
+    assert [launch["pe_mask"] for launch in dies[0].launches] == masks
+    assert [(c["code"], c["mask"], c["value"], c["upper"]) for c in good] == [(OK, 0, 0, 0)] * 4
+    assert (bad["code"], bad["pe"]) == (3, 17)
+    assert (bad["mask"], bad["value"], bad["upper"]) == (0, 0x89AB_CDEF, 0x8123_4567)
 
 
 @cocotb.test()

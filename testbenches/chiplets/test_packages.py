@@ -14,6 +14,21 @@ def test_packages_have_their_published_structure():
     assert all(key == (p.name, p.size) for key, p in PACKAGES.items())
 
 
+@pytest.mark.parametrize("name, pes, stacks", [
+    ("mtia300", 12 * 6, 6), ("mtia400", 8 * 6, 4), ("mtia450", 8 * 6, 4), ("mtia500", 8 * 4, 3)])
+def test_full_size_is_what_was_published(name, pes, stacks):
+    """Bandwidth and capacity of the HBM within 0.1 %, each stack with as many channels."""
+    full, small = package(name, "full"), package(name)
+    addresses, dies = full.compute.addresses, full.compute_chiplets
+    assert (dies, full.io_chiplets, full.compute.grid, full.compute.mx4_lanes) == (
+        small.compute_chiplets, small.io_chiplets, small.compute.grid, small.compute.mx4_lanes)
+    assert full.compute.pes == pes and len(addresses.layout.nodes) > pes
+    bandwidth = dies * addresses.channels * 16 * full.hbm_megahertz * 1e6
+    assert bandwidth == pytest.approx(full.published.hbm_tbps * 1e12, rel=1e-3)
+    assert dies * addresses.hbm_bytes / 2 ** 30 == pytest.approx(full.published.hbm_gb, rel=1e-3)
+    assert addresses.channels in (32 * stacks, 64 * stacks)
+
+
 @pytest.mark.parametrize("grid, links", [
     ((1, 1), []), ((1, 2), [(0, 1, 0)]), ((2, 1), [(0, 1, 0)]),
     ((2, 2), [(0, 1, 0), (2, 3, 0), (0, 2, 1), (1, 3, 1)])])
@@ -31,7 +46,7 @@ def test_a_grid_that_is_not_all_compute_chiplets_is_refused():
 
 
 def test_an_unknown_package_is_refused():
-    with pytest.raises(ValueError, match="Package must be one of .*sim, not 'mtia9' 'sim'"):
+    with pytest.raises(ValueError, match="must be one of .*, mtia500 sim, .*not 'mtia9' 'sim'"):
         package("mtia9")
 
 

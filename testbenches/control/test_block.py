@@ -88,7 +88,7 @@ class Worker:
 class Bench:
     """The control block with PEs, and a memory of program tables."""
 
-    def __init__(self, dut):
+    def __init__(self, dut, pes=PES):
         self.dut, self.programs, self.tables, self.errors = dut, {}, {}, {}
         self.now, self.slowness = 0, 10
         self.packets = Source(dut, "packets", rate=0.3)
@@ -96,7 +96,7 @@ class Bench:
         self.completions = Sink(dut, "completions", rate=0.5)
         self.request, self.response = Sink(dut, "request", rate=0.5), Source(dut, "response")
         self.access, self.answers = Source(dut, "access"), Sink(dut, "access_response")
-        self.workers = [Worker(self, number) for number in range(PES)]
+        self.workers = [Worker(self, number) for number in range(pes)]
         self.done, self.lines = [], []
         for name in ("arrive", "idle", "identity", "counters", "link_counters"):
             getattr(dut, name).value = 0
@@ -104,11 +104,14 @@ class Bench:
     def packet(self, number, scripts, *, watchdog=1000, mask=None, table=None):
         """Queue packet ``number`` with a script for each PE in it."""
         place = TABLE + 64 * number if table is None else table
-        entries = [random.randrange(1 << 20) for _ in range(16)]
+        count = -(-len(self.workers) // 16) * 16
+        entries = [random.randrange(1 << 20) for _ in range(count)]
         while len({place + 64 * entry for entry in entries} | set(self.programs)) \
-                < 16 + len(self.programs):
-            entries = [random.randrange(1 << 20) for _ in range(16)]
-        self.tables[place] = sum(entry << 32 * i for i, entry in enumerate(entries))
+                < count + len(self.programs):
+            entries = [random.randrange(1 << 20) for _ in range(count)]
+        for first in range(0, count, 16):
+            self.tables[place + 4 * first] = sum(
+                entry << 32 * i for i, entry in enumerate(entries[first:first + 16]))
         for number_of_pe, script in scripts.items():
             self.programs[place + 64 * entries[number_of_pe]] = script
         mask = sum(1 << p for p in scripts) if mask is None else mask
@@ -161,8 +164,8 @@ class Bench:
                 "tag": done.command_tag, "address": done.address}
 
 
-async def start(dut, *, opened=True):
-    bench = Bench(dut)
+async def start(dut, *, opened=True, pes=PES):
+    bench = Bench(dut, pes)
     await sim.reset(dut)
     if opened:
         assert await bench.configure(OPEN) == AccessError.NONE

@@ -24,7 +24,8 @@ def mxlet(*arguments):
     (["bench", "nothing"], "Bench 'nothing' does not exist; there are"),
     (["bench"], "Bench None does not exist; there are"),
     (["generate", "nothing", "-o", "/tmp"], "Top 'nothing' does not exist; there are"),
-    (["generate", "pe", "-o", "/tmp", "--size", "huge"], "Size must be 'sim', not 'huge'"),
+    (["generate", "pe", "-o", "/tmp", "--size", "huge"], "Size must be one of sim, full, not"),
+    (["packages", "--size", "huge"], "Size must be one of sim, full, not 'huge'"),
 ])
 def test_mistakes_end_in_one_sentence(arguments, words):
     result = mxlet(*arguments)

@@ -7,16 +7,16 @@ from rtl.memory.hbm.banks import HbmBanks
 from rtl.memory.hbm.channel import HbmChannel
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("rows", 1), ("rows", 24), ("rows", "many"), ("depth", 2), ("depth", 33), ("depth", 8.0)])
-def test_sizes_must_be_powers_of_two(name, value):
-    with pytest.raises(ValueError, match=f"{name.capitalize()} must be a power of two"):
-        HbmChannel(**({"rows": 16} | {name: value}))
+@pytest.mark.parametrize("value", [1, 24.0, "many", (1 << 22) + 1])
+def test_there_is_a_line_number_for_every_line(value):
+    with pytest.raises(ValueError, match="Rows must be an integer in 2 to 4194304, not"):
+        HbmChannel(rows=value)
 
 
-def test_there_is_a_line_number_for_every_line():
-    with pytest.raises(ValueError, match="Rows must be a power of two of at most 4194304"):
-        HbmChannel(rows=1 << 23)
+@pytest.mark.parametrize("value", [2, 33, 8.0])
+def test_depth_must_be_a_power_of_two(value):
+    with pytest.raises(ValueError, match="Depth must be a power of two"):
+        HbmChannel(rows=16, depth=value)
 
 
 def test_timing_must_be_a_timing():

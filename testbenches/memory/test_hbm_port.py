@@ -15,7 +15,7 @@ from rtl.memory.hbm.counters import counters_layout
 from rtl.pe.interfaces import AccessError
 from testbenches import sim
 
-NAME_BITS, ROWS = 8, 2
+NAME_BITS, ROWS = 8, 3       # rows need not be a power of two
 LINES = ROWS * 256
 REQUEST: StructLayout = channel_request_layout(name_bits=NAME_BITS)
 RESPONSE: StructLayout = channel_response_layout(name_bits=NAME_BITS)

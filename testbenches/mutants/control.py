@@ -64,7 +64,7 @@ MUTANTS = (
     *of("rtl/control/context.py", BLOCK,
         ("the address of a fault is lost on its way", "address=self.report.address", "address=0")),
     *of("rtl/control/launcher.py", BLOCK,
-        ("a table that cannot be read is not named", "self.refusal.address.eq(packet.table)",
+        ("a table that cannot be read is not named", "self.refusal.address.eq(place)",
          "self.refusal.address.eq(0)")),
     *of("rtl/host/jobs.py", IO,
         ("a copy names the line after the one that failed", "line - 1 - (tag - back - 1)",

@@ -3,7 +3,7 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.wiring import In, Out, connect
-from amaranth.utils import exact_log2
+from amaranth.utils import bits_for
 
 from rtl.common.clockgate import ClockGate, gated_domain
 from rtl.common.crossing import Crossing
@@ -67,7 +67,7 @@ class HbmChannel(wiring.Component):
     Parameters
     ----------
     rows : int
-        Rows of a bank, 1 KiB each. :exc:`ValueError` unless a power of two, from 2 to 2**22.
+        Rows of a bank, 1 KiB each. :exc:`ValueError` unless in 2 to 2**22.
     depth : int
         Lines to be read that are queued, and lines to be written. :exc:`ValueError` unless a power
         of two, at least 4.
@@ -110,11 +110,9 @@ class HbmChannel(wiring.Component):
         self.timing = HbmTiming() if timing is None else timing
         if not isinstance(self.timing, HbmTiming):
             raise TypeError(f"Timing must be an HbmTiming, not {timing!r}")
-        if not isinstance(rows, int) or rows < 2 or rows & (rows - 1):
-            raise ValueError(f"Rows must be a power of two of at least 2, not {rows!r}")
         most = 1 << (CHANNEL_LINE_BITS - 4 - COLUMN_BITS)
-        if rows > most:
-            raise ValueError(f"Rows must be a power of two of at most {most}, not {rows!r}")
+        if not isinstance(rows, int) or not 2 <= rows <= most:
+            raise ValueError(f"Rows must be an integer in 2 to {most}, not {rows!r}")
         if not isinstance(all_banks, bool):
             raise TypeError(f"All banks must be True or False, not {all_banks!r}")
         if not isinstance(depth, int) or depth < 4 or depth & (depth - 1):
@@ -129,7 +127,7 @@ class HbmChannel(wiring.Component):
             "request": In(stream.Signature(channel_request_layout(name_bits=name_bits))),
             "response": Out(stream.Signature(channel_response_layout(name_bits=name_bits))),
             "hbm_clk": In(1), "hbm_skipped": In(range(self.period)),
-            "row_command": Out(row_command_layout(row_bits=exact_log2(rows))),
+            "row_command": Out(row_command_layout(row_bits=bits_for(rows - 1))),
             "column_command": Out(column_command_layout()), "write_data": Out(access_layout()),
             "read_data": In(access_layout()), "awake": Out(1), "hbm_awake": Out(1),
             "hbm_rest": Out(range(self.period))})
@@ -139,7 +137,7 @@ class HbmChannel(wiring.Component):
         m.domains.hbm = hbm = ClockDomain("hbm", local=True)
         m.d.comb += hbm.clk.eq(self.hbm_clk)
         m.submodules.reset = ResetSynchronizer(ResetSignal("sync"), domain="hbm")
-        row_bits = exact_log2(self.rows)
+        row_bits = bits_for(self.rows - 1)
         m.submodules.orders = orders = Crossing(
             order_layout(row_bits=row_bits, name_bits=self.name_bits), depth=ORDERS,
             w="port", w_free="sync", r="work", r_free="hbm")
@@ -171,7 +169,7 @@ class HbmChannel(wiring.Component):
     def _port(self, m, orders, answers):
         """The side of the chip's clock: what it answers itself, and the rest."""
         request, order = self.request.payload, orders.i.payload
-        outside = request.line[4 + COLUMN_BITS + exact_log2(self.rows):].any()
+        outside = request.line[4 + COLUMN_BITS:] >= self.rows
         refused = Mux(request.registers, request.write | (request.line != 0), outside)
         own = data.StructLayout({"name": self.name_bits, "write": 1, "error": AccessError})
         m.submodules.own = queue = DomainRenamer("port")(Queue(own))

@@ -2,7 +2,7 @@
 from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
+from amaranth.utils import bits_for
 
 from rtl.memory.hbm.banks import EACH, HbmBanks
 from rtl.memory.hbm.counters import Cause, HbmCounters
@@ -71,7 +71,7 @@ class HbmController(wiring.Component):
 
     def __init__(self, *, timing, rows, depth, name_bits, patience, all_banks, answers):
         self.timing, self.depth, self.patience = timing, depth, patience
-        self.all_banks, self.answers, self.row_bits = all_banks, answers, exact_log2(rows)
+        self.all_banks, self.answers, self.row_bits = all_banks, answers, bits_for(rows - 1)
         self.info = data.StructLayout({"name": name_bits, "partial": 1, "index": range(PARTIAL)})
         self.entry = entry_layout(row_bits=self.row_bits, slots=2 * depth, info=self.info)
         super().__init__({
