@@ -153,6 +153,9 @@ class ComputeBase(wiring.Component):
         connect(m, link.phits, flipped(self.link))
         useless = [bridge.fault, *self._peers(m, requests, responses, requester, control)]
         self._observe(m, control, bridge, link, faults, memories, useless, combined)
+        m.d.comb += control.noc_counters.eq(Cat(*(
+            Cat(mesh.counters, C(mesh.links, 16), C(mesh.outputs, 16))
+            for mesh in (requests, responses))))
         return m
 
     def _group(self, m, pe, group, members):

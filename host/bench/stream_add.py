@@ -7,7 +7,7 @@ from host.bench.gemm import random_bf16
 from host.driver import Device
 from host.isa import LINE, Format, Region, offset_of
 from host.kernels.stream import add, request_shape
-from host.losses import HbmCounts
+from host.losses import Counts
 from host.outcome import Outcome
 from host.transport import open_package
 
@@ -48,9 +48,9 @@ def run(options, elements=ELEMENTS):
                     device.read(targets[0], LINE)
                 launches = [device.prepare(die, programs[die], stream=die % 4) for die in dies]
                 device.synchronize()
-                before = HbmCounts.read(device)
+                before = Counts.read(device)
                 cycles = device.run_together(launches)
-                runs.append((cycles, HbmCounts.read(device).since(before)))
+                runs.append((cycles, Counts.read(device).since(before)))
                 exact &= all(np.array_equal(
                     transport.peek(die, offset_of(at), 2 * elements).view(np.uint16), want)
                     for die, at, want in zip(dies, targets, expected, strict=True))
@@ -66,5 +66,5 @@ def run(options, elements=ELEMENTS):
     outcome.checks = {"bit_exact": exact}
     outcome.config = {"elements_of_a_die": elements, "format": Format.BF16.name,
                       "pes": len(device.pes) * len(dies), "starts": STARTS,
-                      "shares_by_channel": dict(losses.rows())}
+                      "shares_by_channel": dict(losses.hbm.rows())}
     return outcome

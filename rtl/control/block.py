@@ -118,6 +118,8 @@ class ControlBlock(wiring.Component):
         Counters of the die, shown in the registers.
     link_counters : In(512)
         The line of the link's counters, shown in the registers.
+    noc_counters : In(15 * 32)
+        What the meshes carried and lost, shown in the registers beside a counter of time.
     peer_counters : In(512).array(peers)
         The lines of the links to other compute dies, shown in the registers.
     tile_counters : In(512).array(tiles)
@@ -155,7 +157,8 @@ class ControlBlock(wiring.Component):
             "arrive": In(pes), "idle": In(pes), "go": Out(pes), "drop": Out(pes),
             "proceed": Out(pes), "abort": Out(pes),
             "identity": In(identity_layout()), "counters": In(data.ArrayLayout(32, 16)),
-            "link_counters": In(LINE_BITS), "peer_counters": In(LINE_BITS).array(peers),
+            "link_counters": In(LINE_BITS), "noc_counters": In(LINE_BITS - 32),
+            "peer_counters": In(LINE_BITS).array(peers),
             "tile_counters": In(LINE_BITS).array(tiles),
             "configuration": Out(configuration_layout()),
             "states": Out(3 * contexts), "awake": Out(1)})
@@ -174,7 +177,7 @@ class ControlBlock(wiring.Component):
         self._go(m, contexts, launcher, blocked, held=stop | self.abort | lost)
         reports = self._report(m, contexts)
         self._complete(m, contexts)
-        self._registers(m, contexts, lost)
+        self._registers(m, contexts, lost, now)
         m.d.comb += self.awake.eq(Cat(
             self.packets.valid, self.aborts.valid, self.access.valid, self.access_response.valid,
             self.arrive, reports, (context.active for context in contexts), launcher.active,
@@ -301,8 +304,8 @@ class ControlBlock(wiring.Component):
             with m.If(completer.grant[i]):
                 m.d.comb += self.completions.payload.eq(context.completion.payload)
 
-    def _registers(self, m, contexts, lost):
-        """Lines: who this is, PEs and contexts, counters of the die, of the link; configuration."""
+    def _registers(self, m, contexts, lost, now):
+        """Lines: who this is, PEs and contexts, counters of the die, of links; configuration."""
         layout = configuration_layout()
         m.submodules.registers = registers = RegisterLines(
             count=control_lines(pes=self.pes, tiles=self.tiles), stored=CONFIGURATION_LINE,
@@ -326,7 +329,8 @@ class ControlBlock(wiring.Component):
         m.d.comb += [
             registers.lines[0].eq(Cat(C(MAGIC, 32), C(VERSION, 32), self.identity)),
             registers.lines[1].eq(Cat(Cat(word, C(0, 32 - len(word))) for word in words)),
-            registers.lines[2].eq(self.counters), registers.lines[3].eq(self.link_counters)]
+            registers.lines[2].eq(self.counters), registers.lines[3].eq(self.link_counters),
+            registers.lines[6].eq(Cat(now, self.noc_counters))]
         m.d.comb += [registers.lines[4 + n].eq(line) for n, line in enumerate(self.peer_counters)]
         m.d.comb += [registers.lines[8 + n].eq(line) for n, line in enumerate(self.tile_counters)]
         if registers.count > MASK_LINE:

@@ -56,6 +56,17 @@ class Mesh(wiring.Component):
                           **{f"o_{name}": Out(packets) for name in targets}, "awake": Out(1),
                           "counters": Out(counters_layout())})
 
+    @property
+    def links(self):
+        """How many links there are between routers, each of one direction."""
+        rows, columns = self.layout.router_rows, self.layout.router_columns
+        return 2 * (rows * (columns - 1) + columns * (rows - 1))
+
+    @property
+    def outputs(self):
+        """How many outputs its routers have: links, and ports to nodes."""
+        return self.links + len(self.targets)
+
     def elaborate(self, platform):
         m = Module()
         layout, now = self.layout, Signal(AGE_BITS)

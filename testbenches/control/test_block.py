@@ -98,7 +98,7 @@ class Bench:
         self.access, self.answers = Source(dut, "access"), Sink(dut, "access_response")
         self.workers = [Worker(self, number) for number in range(pes)]
         self.done, self.lines = [], []
-        for name in ("arrive", "idle", "identity", "counters", "link_counters"):
+        for name in ("arrive", "idle", "identity", "counters", "link_counters", "noc_counters"):
             getattr(dut, name).value = 0
 
     def packet(self, number, scripts, *, watchdog=1000, mask=None, table=None):

@@ -71,6 +71,19 @@ async def a_line_of_the_table_that_cannot_be_read_starts_nothing(dut):
 
 
 @cocotb.test()
+async def what_the_meshes_did_stands_beside_the_time(dut):
+    bench = await start(dut, pes=PES)
+    counts = random.getrandbits(480)
+    dut.noc_counters.value = counts
+    first, begun = await read(bench, 6), bench.now
+    for _ in range(random.randrange(50)):
+        await bench.step()
+    second, ended = await read(bench, 6), bench.now
+    assert first >> 32 == second >> 32 == counts
+    assert abs((second - first) - (ended - begun)) <= 4
+
+
+@cocotb.test()
 async def the_masks_of_all_pes_can_be_read(dut):
     bench = await start(dut, pes=PES)
     for tile in range(TILES):

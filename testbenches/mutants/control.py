@@ -7,6 +7,7 @@ PROCESSOR = "testbenches/pe/test_command_processor.py"
 QUEUE = "testbenches/pe/test_program_queue.py"
 DMA_IN = "testbenches/pe/test_dma_in.py"
 DMA_OUT = "testbenches/pe/test_dma_out.py"
+LARGE = "testbenches/control/test_large.py"
 IO = "testbenches/chiplets/test_io.py"
 STREAMS = "testbenches/chiplets/test_io_streams.py"
 
@@ -66,9 +67,31 @@ MUTANTS = (
     *of("rtl/control/launcher.py", BLOCK,
         ("a table that cannot be read is not named", "self.refusal.address.eq(place)",
          "self.refusal.address.eq(0)")),
+    *of("rtl/control/launcher.py", LARGE,
+        ("every line of a table is the first", "packet.table + line * LINE_BYTES", "packet.table"),
+        ("programs begin after the first line of the table", "line == lines - 1", "line == 0"),
+        ("a line of the table takes the place of the one before",
+         "table[line].eq(response.data)", "table[0].eq(response.data)"),
+        ("the next packet begins with the last line", "pe.eq(0), line.eq(0)", "pe.eq(0)")),
+    *of("rtl/control/context.py", LARGE,
+        ("the first that failed past the 16th is forgotten", "[:MASK_BITS])", "[:16])")),
+    *of("rtl/control/block.py", LARGE,
+        ("lines of a large die are not there", "registers.count > MASK_LINE",
+         "registers.count > 4 * MASK_LINE"),
+        ("a PE past the 16th may not be there", "packet.pe_mask[self.pes:].any()",
+         "packet.pe_mask[self.pes:16].any()")),
+    *of("rtl/host/completion_ring.py", IO,
+        ("a completion names no PE past the 16th", "result.value | result.failed_mask[16:48]",
+         "result.value"),
+        ("nor past the 48th", "result.failed_mask[48:]", "Const(0, 32)")),
+    *of("rtl/memory/hbm/channel.py", "testbenches/memory/test_hbm_port.py",
+        ("rows are a power of two", "[4 + COLUMN_BITS:] >= self.rows",
+         "[4 + COLUMN_BITS + bits_for(self.rows - 1):] != 0")),
     *of("rtl/host/jobs.py", IO,
         ("a copy names the line after the one that failed", "line - 1 - (tag - back - 1)",
-         "line - (tag - back - 1)")),
+         "line - (tag - back - 1)"),
+        ("a launch has no PE past the 16th", "Cat(word[8][16:], word[10], word[11])",
+         "word[8][16:]")),
     *of("rtl/host/copy_out.py", IO,
         ("a burst that was refused has the address of the first",
          "burst.eq(Cat(Const(0, 4), burst[4:] + 1))", "burst.eq(burst)")),

@@ -6,6 +6,7 @@ ROUTES = "testbenches/noc/test_routes.py"
 REQUESTER = "testbenches/noc/test_requester.py"
 TARGET = "testbenches/noc/test_target.py"
 SHAPER = "testbenches/noc/test_shaper.py"
+COMBINE = "testbenches/noc/test_combine.py"
 
 MUTANTS = (
     *of("rtl/noc/router.py", MESH,
@@ -81,4 +82,22 @@ MUTANTS = (
         ("the bucket has no bottom while it is off", "m.d.sync += level.eq(ONE)",
          "m.d.sync += level.eq(level)"),
         ("the bucket rests before it is full", "level == limit))", "level >= ONE))")),
+    *of("rtl/noc/combine.py", COMBINE,
+        ("one that never comes is waited for", "with m.If(found.valid & found.aged):",
+         "with m.If(C(0, 1)):"),
+        ("any line is the same", "same = found.valid & (found.line == line)",
+         "same = found.valid"),
+        ("who asked before is forgotten", "Mux(same, found.asked, 0) | own", "own"),
+        ("the last one waits as well", "sends = alone | (asked == members)", "sends = alone"),
+        ("the first one does not wait", "(asked == members)", "(asked != 0)"),
+        ("an answer for one goes to all", "            with m.If(alone):",
+         "            with m.If(C(0, 1)):"),
+        ("of those that waited in vain, one is answered", "giving.eq((left & ~lowest) != 0)",
+         "giving.eq(0)"),
+        ("the clock stops while one waits", "| (live != 0) | giving", "| giving"),
+        ("who is in one of the columns does not matter",
+         "packet.members.rows[r] & packet.members.columns[c] for", "packet.members.rows[r] for"),
+        ("requests saved are not counted", "self.combined.eq(~sends)", "self.combined.eq(0)"),
+        ("an answer in place of another has its tag", "(place - 1)[:TAG_BITS]",
+         "place[:TAG_BITS]")),
 )
