@@ -9,28 +9,56 @@ LOOP = re.compile(
     r"(?P<data>[\w\\$.]+ ?)\[(?P=part)\];\n *end\n")
 
 
+MODULE = re.compile(r"^module .*?^endmodule", re.MULTILINE | re.DOTALL)
+
+
 def whole_words(text):
     """Verilog ``text`` in which a masked write reads the word, changes it and writes it back.
 
     It is the same as long as nothing else writes to that memory at the same edge, which no
     memory with one write port does; others are left alone. A simulator then needs no queue of
-    partial writes for the memory, which costs time even in cycles without a write.
+    partial writes for the memory, which costs time even in cycles without a write. Nor is what is
+    written chosen in these, if only this memory takes it: it is, where it is written.
     """
+    return MODULE.sub(lambda module: _module(module.group()), text)
+
+
+def _module(text):
+    chosen = []     # assignments that went to the writes
+
     def rewritten(match):
-        start = text.rfind("\nmodule ", 0, match.start())
-        module = text[start:text.find("\nendmodule", match.end())]
-        memory, place = match["memory"], match["place"]
-        width = re.search(rf"^ *reg (\[\d+:0\]) {re.escape(memory)} *\[", module, re.MULTILINE)
-        writes = re.findall(rf"(?<![\w\\$.]){re.escape(memory)}\[.*?<=", module)
-        own = re.findall(rf"(?<![\w\\$.]){re.escape(memory)}\[.*?<=", match.group())
+        memory, place, data = match["memory"], match["place"], match["data"]
+        width = re.search(rf"^ *reg (\[\d+:0\]) {re.escape(memory)} *\[", text, re.MULTILINE)
+        writes, own = (re.findall(rf"(?<![\w\\$.]){re.escape(memory)}\[.*?<=", part)
+                       for part in (text, match.group()))
         if not width or len(writes) != len(own):
             return match.group()
+        first, whole = [], match["whole"]
+        found = _only_here(text, match, data.strip())
+        if found and width[1] in found["declared"]:
+            chosen.extend(found.group(n) for n in ("declared", "assigned"))
+            first = [f"reg {width[1]} given;", f"given = {found['value']};"]
+            whole, data = whole.replace(f"<= {data};", "<= given;"), "given"
         indent = match["indent"]
         lines = ["begin", f"  kept = {place};", "  /* verilator unroll_disable */",
                  f"  for {match['steps']}", f"    if ({match['enable']}[i])",
-                 f"      kept[{match['part']}] = {match['data']}[{match['part']}];",
+                 f"      kept[{match['part']}] = {data}[{match['part']}];",
                  f"  {place} <= kept;", "end"]
-        return (f"{indent}integer i;\n{indent}reg {width[1]} kept;\n{match['whole']}"
+        return (f"{indent}integer i;\n{indent}reg {width[1]} kept;\n"
+                + "".join(f"{indent}{line}\n" for line in first) + whole
                 + "".join(f"{indent}{line}\n" for line in lines))
 
-    return LOOP.sub(rewritten, text)
+    text_ = LOOP.sub(rewritten, text)
+    for line in chosen:
+        text_ = text_.replace(line, "", 1)
+    return text_
+
+
+def _only_here(text, write, name):
+    """The declaration and the assignment of a wire that nothing but the write reads, else None."""
+    token = rf"(?<![\w\\$.]){re.escape(name)}(?![\w$.])"
+    found = re.search(rf"(?P<declared>^ *wire \[\d+:0\] {token} *;\n)(?:.*\n)*?"
+                      rf"(?P<assigned>^ *assign {token} += (?P<value>[^;\n]*);\n)", text,
+                      re.MULTILINE)
+    used, inside = len(re.findall(token, text)), len(re.findall(token, write.group()))
+    return found if found and used == inside + 2 else None
