@@ -97,7 +97,7 @@ class Bench:
         self.request, self.response = Sink(dut, "request", rate=0.5), Source(dut, "response")
         self.access, self.answers = Source(dut, "access"), Sink(dut, "access_response")
         self.workers = [Worker(self, number) for number in range(pes)]
-        self.done, self.lines = [], []
+        self.done, self.lines, self.asked = [], [], []
         for name in ("arrive", "idle", "identity", "counters", "link_counters", "noc_counters"):
             getattr(dut, name).value = 0
 
@@ -129,6 +129,7 @@ class Bench:
         if (payload := self.request.edge()) is not None:
             request = pe.request_layout().from_bits(payload)
             assert not request.write
+            self.asked.append(request.address)
             error = self.errors.get(request.address, AccessError.NONE)
             self.response.queue.append(bits(
                 pe.response_layout(), tag=request.tag, error=error,

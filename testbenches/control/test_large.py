@@ -32,6 +32,8 @@ async def every_pe_runs_its_own_program(dut):
         assert await bench.completion() == {"id": number, "code": OK, "pe": 0, "mask": 0,
                                             "field": 0, "unit": 0, "tag": 0, "address": 0}
         place = TABLE + 64 * number
+        assert bench.asked == [place + 64 * line for line in range(-(-PES // 16))]
+        bench.asked.clear()
         for p, worker in enumerate(bench.workers):
             assert len(worker.started) - begun[p] == (p in members)
             if p in members:
