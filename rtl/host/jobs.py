@@ -84,7 +84,10 @@ def request_layout():
 
 
 def result_layout():
-    """What a completion entry will say, except its phase bit."""
+    """What a completion entry will say, except its phase bit.
+
+    ``value`` of a launch are bits 16 to 47 of ``failed_mask``, of which the entry has the others.
+    """
     return data.StructLayout({"tag": 16, "code": ErrorCode, "command_tag": 16, "unit": 4,
                               "field": 8, "die": 4, "failed_pe": 8,
                               "failed_mask": MASK_BITS,

@@ -87,6 +87,7 @@ class LaunchWindow(wiring.Component):
                 m.d.sync += [ended[n].eq(1), result.cycles.eq(self.now - slot.fetched)]
                 m.d.sync += [result[name].eq(Mux(dead, 0, self.completion[name]))
                              for name in names if name != "code"]
+                m.d.sync += result.value.eq(Mux(dead, 0, self.completion.failed_mask[16:48]))
                 m.d.sync += result.code.eq(
                     Mux(dead, ErrorCode.LINK_DOWN, self.completion.code))
             with m.If(told & (head == n)):

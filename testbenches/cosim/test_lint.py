@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from chiplets import verilog
 from chiplets.compute import ComputeBase
 from chiplets.packages import ComputeParameters
+from cosim.build.generate import generate
 from cosim.build.lint import lint_placed, stub
 from rtl.common.place import flat_ports
 
@@ -62,6 +63,13 @@ def test_parts_are_checked_one_by_one(tmp_path, old, new, found):
     findings = list(lint_placed("outer", path))
     assert bool(findings) == bool(found), findings
     assert not found or any(found in line for line in findings)
+
+
+@pytest.mark.parametrize("top", ["io", "link"])
+def test_checkers_find_nothing_in_generated_verilog(tmp_path, top):
+    path, findings = generate(top, tmp_path)
+    assert not findings
+    assert f"module {top}(" in path.read_text()
 
 
 def test_a_chiplet_may_have_more_ports_than_a_net_has_numbers():
