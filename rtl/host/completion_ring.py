@@ -66,8 +66,8 @@ class CompletionRing(wiring.Component):
         m.d.comb += words.eq(Cat(
             result.tag, result.code, phase, Const(0, 7),
             result.command_tag, result.unit, result.field, result.die,
-            result.failed_pe, Const(0, 8), result.failed_mask[:16], result.cycles, result.address,
-            result.value, result.failed_mask[48:]))
+            result.failed_pe, Const(0, 8), result.failed_mask, result.cycles, result.address,
+            result.value))
         address = self.base + (next_ << exact_log2(ENTRY_BYTES))
         m.d.comb += [
             self.writes.valid.eq(self.i.valid & ~full & ~beat_open),

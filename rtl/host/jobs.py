@@ -12,6 +12,7 @@ STREAMS = 1 << STREAM_BITS
 DIE_BITS = 4
 EVENTS = 16         # this project's choice
 EVENT_BITS = 4
+MASK_WORD = 16      # PEs of which a completion has the mask in its own field
 HOST_FIELD = 2      # field of a copy that failed at the host's memory: the word of that address
 
 
@@ -86,9 +87,9 @@ def request_layout():
 def result_layout():
     """What a completion entry will say, except its phase bit.
 
-    ``value`` of a launch are bits 16 to 47 of ``failed_mask``, of which the entry has the others.
+    ``value`` of a launch has a bit for each PE past the ``MASK_WORD`` of ``failed_mask``.
     """
     return data.StructLayout({"tag": 16, "code": ErrorCode, "command_tag": 16, "unit": 4,
                               "field": 8, "die": 4, "failed_pe": 8,
-                              "failed_mask": MASK_BITS,
-                              "cycles": 32, "address": 64, "value": 32})
+                              "failed_mask": MASK_WORD, "cycles": 32, "address": 64,
+                              "value": MASK_BITS - MASK_WORD})

@@ -74,7 +74,7 @@ class LaunchWindow(wiring.Component):
             m.d.sync += [tail.eq(tail + 1), sequence.eq(sequence + 1), self.die.eq(self.to)]
         with m.If(told):
             m.d.sync += head.eq(head + 1)
-        names = ("code", "command_tag", "unit", "field", "failed_pe", "failed_mask", "address")
+        names = ("code", "command_tag", "unit", "field", "failed_pe", "address")
         for n, slot in enumerate(slots):
             result = slot.result
             hit = self.completion_valid & (self.completion.id == slot.id)
@@ -87,7 +87,8 @@ class LaunchWindow(wiring.Component):
                 m.d.sync += [ended[n].eq(1), result.cycles.eq(self.now - slot.fetched)]
                 m.d.sync += [result[name].eq(Mux(dead, 0, self.completion[name]))
                              for name in names if name != "code"]
-                m.d.sync += result.value.eq(Mux(dead, 0, self.completion.failed_mask[16:48]))
+                failed = self.completion.failed_mask
+                m.d.sync += Cat(result.failed_mask, result.value).eq(Mux(dead, 0, failed))
                 m.d.sync += result.code.eq(
                     Mux(dead, ErrorCode.LINK_DOWN, self.completion.code))
             with m.If(told & (head == n)):
