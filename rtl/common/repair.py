@@ -58,7 +58,7 @@ class ColumnRepair(wiring.Component):
                 before = places[n - 1][path][1] if n else 0
                 own = places[n][path][1] if n < self.places else 0
                 m.d.comb += value.eq(self._opened(
-                    Mux(self.bad < n if n else 0, before, Mux(self.bad == n, 0, own)), value))
+                    Mux(self.bad > n, own, Mux(self.bad == n, 0, before)), value))
         return m
 
     def _opened(self, value, port):
