@@ -19,7 +19,7 @@ struct Bench {
     Traffic traffic;
     uint64_t clk_at = 0, hbm_at, left_out = 0, clks = 0, hbms = 0, edges = 0;
     uint64_t active = 0, spent = 0, hash = 0, first_command = 0, last_data = 0;
-    uint64_t open_row = 0, end_clks = 0, end_hbms = 0, refreshes_from = 0, refreshes_to = 0, accesses_from = 0, accesses_to = 0;
+    uint64_t open_row = 0, refreshes_from = 0, refreshes_to = 0, accesses_from = 0, accesses_to = 0;
 
     explicit Bench(const Options& options)
         : options(options), memory(options.rows * HbmPseudo::ROW),
@@ -87,7 +87,6 @@ struct Bench {
         const bool moves_out = dut.response___05Fvalid && dut.response___05Fready;
         if (moves_in) traffic.accept(clks, hbms);
         if (moves_out && !traffic.check(answer, clks, hbms)) return false;
-        if (moves_out && traffic.done()) end_clks = clks, end_hbms = hbms;
         sent = moves_in;
         if (options.skip && !dut.awake && !dut.request___05Fvalid) return true;
         dut.clk ^= 1;
@@ -120,7 +119,10 @@ struct Bench {
             eval();
             if (is_clk) {
                 if (sent) dut.request___05Fvalid = sent = 0;
-                settled = traffic.done() && !dut.awake && !dut.hbm_awake ? settled + 1 : 0;
+                // Where the clock is left out to the end of its rest, it is awake as of that edge,
+                // which the model sees only at the next: so a run without that sees it.
+                const bool due = options.skip && left_out >= dut.hbm_rest;
+                settled = traffic.done() && !dut.awake && !dut.hbm_awake && !due ? settled + 1 : 0;
                 rest = traffic.done() ? rest + 1 : 0;
                 if (rest > 40 * options.timing.refi)
                     return std::puts("error=the clocks do not come to rest"), 1;
@@ -135,8 +137,7 @@ struct Bench {
         auto print = [](const char* name, uint64_t value) {
             std::printf("%s=%llu\n", name, (unsigned long long)value);
         };
-        print("clks", clks), print("hbms", hbms);
-        print("end_clks", end_clks), print("end_hbms", end_hbms), print("active", active), print("hash", hash);
+        print("clks", clks), print("hbms", hbms), print("active", active), print("hash", hash);
         print("window", last_data + options.timing.bl - first_command);
         print("activates", c.activates), print("bank_refreshes", c.bank_refreshes);
         print("precharges", c.precharges), print("refreshes", c.refreshes);

@@ -1,5 +1,5 @@
 """Tests of rtl/memory/hbm, Verilated, against the device model that judges it."""
-import random
+import os
 
 import pytest
 
@@ -174,19 +174,13 @@ def test_banks_are_refreshed_while_nobody_asks():
 
 @pytest.mark.parametrize("rate", [1, 4])
 def test_clocks_may_be_left_out_while_nothing_happens(rate, monkeypatch):
-    """Every command and every answer comes when it does without that.
-
-    The bench ends when both clocks could stop for 24 clocks; a period of the refresh that ends then
-    holds it up only if its clock runs, and so shows that it has.
-    """
-    monkeypatch.setenv("MXLET_SEED", str(random.getrandbits(31)))
+    """Every command and every answer comes when it does without that."""
+    monkeypatch.setenv("MXLET_SEED", str(os.getpid()))
     plain, skipped = (run("mixed", 1000, request=rate, ready=50, skip=skip, noise=0)
                       for skip in (0, 1))   # noise would draw other numbers
     assert skipped["edges"] < plain["edges"]
-    for name in ("hash", "end_clks", "end_hbms", "worst_read", "bank_refreshes", "at_idle",
-                 "at_clocks"):
+    for name in ("hash", "clks", "hbms", "worst_read", "bank_refreshes", "at_idle", "at_clocks"):
         assert plain[name] == skipped[name]
-    assert 0 <= plain["clks"] - skipped["clks"] <= 24
 
 
 @pytest.mark.parametrize(("timing", "rate"), [(SMALL, 4), (SMALL, 1)], ids=str)
