@@ -18,13 +18,14 @@ from rtl.noc.address import DIE_BITS
 from rtl.noc.bridge import Bridge
 from rtl.noc.combine import Combiner
 from rtl.noc.endpoints import Requester, Target
+from rtl.noc.group import GroupMembers
 from rtl.noc.guard import Guard
 from rtl.noc.mesh import Mesh
 from rtl.noc.packets import request_packet_layout, response_packet_layout
 from rtl.noc.peer import PeerBridge, link_tags
 from rtl.pe.command_processor import UNITS
 from rtl.pe.element import ProcessingElement
-from rtl.pe.interfaces import LINE_BITS, Group, PePort, Unit
+from rtl.pe.interfaces import LINE_BITS, PePort, Unit
 
 
 def states_layout(*, tiles):
@@ -161,10 +162,9 @@ class ComputeBase(wiring.Component):
     def _group(self, m, pe, group, members):
         """Who reads with a PE: its row, its column, or all."""
         row, column = divmod(pe, self.parameters.columns)
-        m.d.comb += [
-            members.multicast.eq(group != Group.ALONE),
-            members.rows.eq(Mux(group == Group.ROW, 1 << row, ~0)),
-            members.columns.eq(Mux(group == Group.COLUMN, 1 << column, ~0))]
+        m.submodules[f"group{pe}"] = own = Place(GroupMembers(self.parameters.layout))
+        m.d.comb += [own.group.eq(group), own.row.eq(1 << row), own.column.eq(1 << column),
+                     members.eq(own.members)]
 
     def _repair(self, m, control):
         """Ports of the PEs that are used, row-major; the reduction ring goes past those."""
