@@ -155,6 +155,11 @@ class Package:
         _ = self.compute.addresses      # refuses what does not fit together
 
     @property
+    def number(self):
+        """Of the generation: 450 of ``mtia450``; what the package's register says."""
+        return int("".join(c for c in self.name if c.isdigit()) or 0)
+
+    @property
     def peer_links(self):
         """Links between compute chiplets: two chiplets, and the number of the link in both."""
         rows, columns = self.compute.grid

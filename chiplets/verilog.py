@@ -5,6 +5,7 @@ from pathlib import Path
 from amaranth import ClockDomain, Fragment, Value
 from amaranth.back import rtlil
 from amaranth.hdl import _nir
+from amaranth.hdl._ir import PortDirection
 from pyosys import libyosys
 
 from chiplets.byte_enables import fold
@@ -40,7 +41,7 @@ class WideModules:
     """While entered, a module may have more than 65,536 bits of inputs, a cell of outputs.
 
     Amaranth (0.5) gives a net the number of its cell and, in the lower 16 bits, that of its bit.
-    The base of a compute chiplet of full size has 160,000 bits of ports.
+    The base of a compute chiplet of full size has up to 250,000 bits of inputs.
     """
 
     BITS = 32
@@ -62,13 +63,16 @@ def to_rtlil(component, *, name, library):
     """RTLIL text of one component; what it places by ``Place`` goes to ``library``.
 
     The module always has the ports ``clk`` and ``rst``, used or not, so that every placed module
-    can be connected in the same way.
+    can be connected in the same way, and each port the direction of the signature: an output that
+    nothing drives is one of constants.
     """
     fragment = Fragment.get(component, library)
     domain = ClockDomain("sync")
     fragment.add_domains(domain)
-    named = {port: (Value.cast(v), None) for port, _, v in flat_ports(component)}
-    named |= {"clk": (domain.clk, None), "rst": (domain.rst, None)}
+    directions = {True: PortDirection.Input, False: PortDirection.Output}
+    named = {port: (Value.cast(value), directions[is_input])
+             for port, is_input, value in flat_ports(component)}
+    named |= {name: (getattr(domain, name), PortDirection.Input) for name in ("clk", "rst")}
     with LargeMemories(), WideModules():
         text = rtlil.convert_fragment(fragment, ports=named, name=name, emit_src=False)[0]
     return SIGNED_WIRE.sub(r"\1 ", text)

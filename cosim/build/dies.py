@@ -98,10 +98,10 @@ def host_interface(package, *, host_memory_bytes, waves=False):
     """Model of the host's interface, with the host's memory and access to its registers."""
     link = None if package.compute.host else (
         ("latency_cycles", package.compute.link_latency_cycles),)
-    number = int("".join(c for c in package.name if c.isdigit()) or 0)
     model = build_once(
-        lambda: IoChiplet(dies=package.compute_chiplets, package_id=number, link=link),
-        (sources(), "io", package.compute_chiplets, number, link), name="IoChiplet", waves=waves)
+        lambda: IoChiplet(dies=package.compute_chiplets, package_id=package.number,
+                          link=link),
+        (sources(), "io", package.compute_chiplets, package.number, link), name="IoChiplet", waves=waves)
     return model, [engine.host_memory(model, HOST, "m_axi_", memory_bytes=host_memory_bytes),
                    engine.register_master(model, HOST, "s_axil_")]
 

@@ -17,7 +17,7 @@ def _pe(compute):
 
 TOPS = {
     "compute": lambda p: ComputeChiplet(p.compute),
-    "io": lambda p: IoChiplet(dies=p.compute_chiplets, package_id=450),
+    "io": lambda p: IoChiplet(dies=p.compute_chiplets, package_id=p.number),
     "pe": lambda p: _pe(p.compute),
     "link": lambda p: D2dLink(),
 }
@@ -67,4 +67,4 @@ def generate(top, folder, *, size="sim", check=True):
                          attributes=True)
     if not check:
         return path, []
-    return path, list((lint if size == "sim" else lint_placed)(top, path))
+    return path, list(lint(top, path) if size == "sim" else lint_placed(path))

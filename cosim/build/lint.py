@@ -47,11 +47,12 @@ def stub(text):
                       "endmodule"])
 
 
-def lint_placed(top, path):
+def lint_placed(path):
     """As :func:`lint`, one placed module after another, and what it places as bare ports.
 
     A simulator unfolds what is placed a hundred times a hundred times; so a top of full size needs
-    no more memory than the largest of its parts does.
+    no more memory than the largest of its parts does. A loop through several parts is not seen:
+    :func:`lint` of the same chiplet at size ``sim`` sees it.
     """
     groups = {}
     for found in MODULE.finditer(Path(path).read_text()):

@@ -20,10 +20,10 @@ def whole_words(text):
     partial writes for the memory, which costs time even in cycles without a write. Nor is what is
     written chosen in these, if only this memory takes it: it is, where it is written.
     """
-    return MODULE.sub(lambda module: _module(module.group()), text)
+    return MODULE.sub(lambda module: _of_module(module.group()), text)
 
 
-def _module(text):
+def _of_module(text):
     chosen = []     # assignments that went to the writes
 
     def rewritten(match):
@@ -48,10 +48,10 @@ def _module(text):
                 + "".join(f"{indent}{line}\n" for line in first) + whole
                 + "".join(f"{indent}{line}\n" for line in lines))
 
-    text_ = LOOP.sub(rewritten, text)
+    changed = LOOP.sub(rewritten, text)
     for line in chosen:
-        text_ = text_.replace(line, "", 1)
-    return text_
+        changed = changed.replace(line, "", 1)
+    return changed
 
 
 def _only_here(text, write, name):

@@ -10,7 +10,7 @@ from chiplets import verilog
 from chiplets.compute import ComputeBase
 from chiplets.packages import ComputeParameters
 from cosim.build.generate import generate
-from cosim.build.lint import lint_placed, stub
+from cosim.build.lint import lint, lint_placed, stub
 from rtl.common.place import flat_ports
 
 INNER = """module inner(a, \\b$1 , y);
@@ -60,7 +60,7 @@ def test_a_stub_has_the_ports_and_nothing_else():
 def test_parts_are_checked_one_by_one(tmp_path, old, new, found):
     path = tmp_path / "outer.v"
     path.write_text((INNER + OUTER).replace(old, new, 1) if old else INNER + OUTER)
-    findings = list(lint_placed("outer", path))
+    findings = list(lint_placed(path))
     assert bool(findings) == bool(found), findings
     assert not found or any(found in line for line in findings)
 
@@ -70,6 +70,36 @@ def test_checkers_find_nothing_in_generated_verilog(tmp_path, top):
     path, findings = generate(top, tmp_path)
     assert not findings
     assert f"module {top}(" in path.read_text()
+
+
+def test_checkers_find_nothing_in_the_base_of_a_compute_chiplet(tmp_path):
+    """All of it at once, so that a loop through what is placed is found as well."""
+    base = ComputeBase(ComputeParameters(rows=2, columns=3, hbm_tiles=1, tile_channels=1,
+                                         bank_lines=64, grid=(1, 2)))
+    path = verilog.write(base, name="base", path=tmp_path / "base.v", attributes=True)
+    assert not list(lint("base", path))
+
+
+class HalfDriven(wiring.Component):
+    """An output that nothing drives, and a part of one."""
+
+    a: In(4)
+    y: Out(4)
+    z: Out(4, init=5)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.y[:2].eq(self.a)
+        return m
+
+
+def test_an_output_that_nothing_drives_is_one_of_constants(tmp_path):
+    path = verilog.write(HalfDriven(), name="half", path=tmp_path / "half.v")
+    ports = re.findall(r"^ *(input|output) .*?(\w+) *;", path.read_text(), re.M)
+    assert {name: way for way, name in ports} == {
+        "a": "input", "clk": "input", "rst": "input", "y": "output", "z": "output"}
+    assert "assign z = 4'h5;" in path.read_text()
+    assert not list(lint("half", path))
 
 
 def test_a_chiplet_may_have_more_ports_than_a_net_has_numbers():
