@@ -101,7 +101,8 @@ def host_interface(package, *, host_memory_bytes, waves=False):
     model = build_once(
         lambda: IoChiplet(dies=package.compute_chiplets, package_id=package.number,
                           link=link),
-        (sources(), "io", package.compute_chiplets, package.number, link), name="IoChiplet", waves=waves)
+        (sources(), "io", package.compute_chiplets, package.number, link), name="IoChiplet",
+        waves=waves)
     return model, [engine.host_memory(model, HOST, "m_axi_", memory_bytes=host_memory_bytes),
                    engine.register_master(model, HOST, "s_axil_")]
 
