@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from chiplets import byte_enables, verilog
-from cosim.build import compiler, lane_cells, lanes, netlist, words
+from cosim.build import compiler, copies, lane_cells, lanes, netlist, words
 from cosim.build.cache import build_root, cached, digest, locked
 from cosim.build.tools import verilator_root
 from rtl.common.place import Library
@@ -172,9 +172,10 @@ def verilator_version():
 
 def own_steps():
     """Sources of what this folder does to the text of a model: part of every key."""
-    steps = (clock_once, with_shell, glue, merged, lanes, lane_cells, netlist, words)
+    steps = (clock_once, with_shell, glue, merged, copies, lanes, lane_cells, netlist, words)
+    included = ("copied.hpp", "lanes.hpp", "glue.cpp")
     return ("".join(map(inspect.getsource, steps)) + repr(UNIT_BYTES)
-            + "".join((INCLUDE / name).read_text() for name in ("lanes.hpp", "glue.cpp")))
+            + "".join((INCLUDE / name).read_text() for name in included))
 
 
 def conversion():
@@ -289,6 +290,8 @@ def build_text(identity, to_verilog, *, name, waves, held=()):
         (folder / "glue.cpp").write_text(glue(header, waves, evaluations))
         slow = [p for p in sorted(folder.glob("*.cpp")) if "Slow" in p.stem or "__Trace" in p.stem]
         fast = [p for p in sorted(folder.glob("*.cpp")) if p not in slow]
+        for path in fast:
+            path.write_text(copies.whole_copies(path.read_text()))
         sources = [(p, compiler.SLOW) for p in merged(slow, folder, "slow")]
         sources += [(p, compiler.FAST) for p in merged(fast, folder, "fast")]
         objects = compiler.compile_all(sources, folder=folder, flags=[f"-I{folder}", *flags])
