@@ -32,6 +32,19 @@ def round_up_from(format, rule):
             Rule.EVEN: (1 << 23) - (1 << (22 - bits)), Rule.CEIL: 1}.get(rule, 1 << 23)
 
 
+def largest_magnitude(m, values):
+    """Largest of 2^n FP32 patterns without their signs."""
+    level = [value[:31] for value in values]
+    while len(level) > 1:
+        pairs = []
+        for i in range(0, len(level), 2):
+            larger = Signal(31, name=f"larger{len(level)}_{i}")
+            m.d.comb += larger.eq(Mux(level[i] > level[i + 1], level[i], level[i + 1]))
+            pairs.append(larger)
+        level = pairs
+    return level[0]
+
+
 class BlockScale(wiring.Component):
     """Scale byte of a block from its largest magnitude. Latency is 0 cycles.
 

@@ -9,7 +9,7 @@ from rtl.common.place import Place
 from rtl.common.queue import Queue
 from rtl.mx.decode import fp16_of_e4m3
 from rtl.mx.formats import Format
-from rtl.mx.quantise import SCALE_NAN, BlockScale, Rule
+from rtl.mx.quantise import SCALE_NAN, BlockScale, Rule, largest_magnitude
 from rtl.pe.interfaces import LINE_BITS
 from rtl.pe.simd_lane import NarrowLane
 from rtl.pe.simd_quantise import QuantiserLane
@@ -86,7 +86,7 @@ class OperandLane(wiring.Component):
         """FP32 of an MX element, of which ``wide`` has no more than 4 significant bits."""
         exponent, result = Signal(signed(10)), Signal(32)
         m.d.comb += exponent.eq(wide[23:31] + scale - 127)
-        # The smallest is 2^-16 x 2^-127, a subnormal number whose last bit is none of the last.
+        # Nothing is rounded: the smallest, 2^-16 x 2^-127, is a multiple of the last bit, 2^-149.
         down = (1 - exponent)[:5]
         sign = wide[31]
         with m.If((wide[:31] > INFINITY) | (scale == SCALE_NAN)):
@@ -115,7 +115,7 @@ class NearMemory(wiring.Component):
     Members
     -------
     i : In(stream.Signature(operands_layout()))
-        Pairs of lines.
+        Pairs of lines, of one of these formats: who commands the sum refuses others.
     o : Out(stream.Signature(sums_layout()))
         Their sums, in order. The scales mean nothing unless the format is MX.
     active : Out(1)
@@ -164,8 +164,9 @@ class NearMemory(wiring.Component):
             m.d.sync += upper.eq(~whole)
 
     def _terms(self, m, side, line, scales, beat):
-        """The elements of one operand as FP32."""
+        """The elements of one operand as FP32; lanes that a line of FP32 does not fill have 0."""
         scale, terms = scales.word_select(beat.upper, 8), []
+        padded = Cat(line, C(0, 32 * LANES - LINE_BITS))
         for n in range(LANES):
             m.submodules[f"{side}{n}"] = lane = Place(OperandLane(), domain="operands")
             m.d.comb += [lane.format.eq(beat.format), lane.scale.eq(scale)]
@@ -174,8 +175,8 @@ class NearMemory(wiring.Component):
                                              line.word_select(n, 8)))
             with m.Elif(beat.format != Format.FP32):
                 m.d.comb += lane.code.eq(line.word_select(n, 16))
-            with m.Elif(C(32 * n < LINE_BITS)):
-                m.d.comb += lane.code.eq(line[32 * n:32 * n + 32])
+            with m.Else():
+                m.d.comb += lane.code.eq(padded.word_select(n, 32))
             term = Signal(32, name=f"term_{side}{n}", reset_less=True)
             m.d.terms += term.eq(lane.o)
             terms.append(term)
@@ -183,11 +184,8 @@ class NearMemory(wiring.Component):
 
     def _codes(self, m, sums, peaks, codes):
         """Codes of the sums, 32 bits each, and the scale byte of their block."""
-        level = [total[:31] for total in sums]
-        while len(level) > 1:
-            level = [Mux(a > b, a, b) for a, b in zip(level[::2], level[1::2], strict=True)]
         peak, held = Signal(31, reset_less=True), Signal(8, reset_less=True)
-        m.d.peaks += peak.eq(level[0])
+        m.d.peaks += peak.eq(largest_magnitude(m, sums))
         m.submodules.scale = scale = Place(BlockScale())
         m.d.comb += [scale.magnitude.eq(peak), scale.format.eq(peaks.format),
                      scale.rule.eq(peaks.rule)]

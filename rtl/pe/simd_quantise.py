@@ -13,6 +13,7 @@ from rtl.mx.quantise import (
     BlockScale,
     ElementQuantiser,
     Mixer,
+    largest_magnitude,
 )
 from rtl.pe.interfaces import LINE_BITS
 from rtl.pe.simd_command import LANES, command_layout
@@ -129,7 +130,7 @@ class SimdQuantise(wiring.Component):
         keep = Cat(~self.tag.pad & (~self.tag.ragged | (lane < tail)) for lane in range(LANES))
         m.d.block += value.eq(Cat(Mux(keep[i], self.x[32 * i:32 * i + 32], 0)
                                   for i in range(LANES)))
-        top = self._largest(m, value)
+        top = largest_magnitude(m, [value.word_select(i, 32) for i in range(LANES)])
         with m.If(taken & ~odd):
             m.d.block += [even.eq(value), half_peak.eq(top)]
         with m.If(taken & odd):
@@ -149,18 +150,6 @@ class SimdQuantise(wiring.Component):
                 lane.random.eq(random[i]), lane.stochastic.eq(self.command.stochastic),
                 lane.format.eq(self.command.destination), self.o[8 * i:8 * i + 8].eq(lane.o)]
         return m
-
-    def _largest(self, m, value):
-        """Largest magnitude of 16 FP32 patterns."""
-        level = [value[32 * i:32 * i + 31] for i in range(LANES)]
-        while len(level) > 1:
-            pairs = []
-            for i in range(0, len(level), 2):
-                larger = Signal(31, name=f"larger{len(level)}_{i}")
-                m.d.comb += larger.eq(Mux(level[i] > level[i + 1], level[i], level[i + 1]))
-                pairs.append(larger)
-            level = pairs
-        return level[0]
 
     def _random(self, m, leaving, row_ends):
         """Random bits of the 16 elements that leave in the cycle before."""
