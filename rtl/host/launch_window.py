@@ -74,7 +74,7 @@ class LaunchWindow(wiring.Component):
             m.d.sync += [tail.eq(tail + 1), sequence.eq(sequence + 1), self.die.eq(self.to)]
         with m.If(told):
             m.d.sync += head.eq(head + 1)
-        names = ("code", "command_tag", "unit", "field", "failed_pe", "address")
+        names = ("command_tag", "unit", "field", "failed_pe", "address")
         for n, slot in enumerate(slots):
             result = slot.result
             hit = self.completion_valid & (self.completion.id == slot.id)
@@ -86,11 +86,11 @@ class LaunchWindow(wiring.Component):
             with m.If(busy[n] & ~ended[n] & (hit | dead)):
                 m.d.sync += [ended[n].eq(1), result.cycles.eq(self.now - slot.fetched)]
                 m.d.sync += [result[name].eq(Mux(dead, 0, self.completion[name]))
-                             for name in names if name != "code"]
+                             for name in names]
                 failed = self.completion.failed_mask
-                m.d.sync += Cat(result.failed_mask, result.value).eq(Mux(dead, 0, failed))
-                m.d.sync += result.code.eq(
-                    Mux(dead, ErrorCode.LINK_DOWN, self.completion.code))
+                m.d.sync += [
+                    Cat(result.failed_mask, result.value).eq(Mux(dead, 0, failed)),
+                    result.code.eq(Mux(dead, ErrorCode.LINK_DOWN, self.completion.code))]
             with m.If(told & (head == n)):
                 m.d.sync += [busy[n].eq(0), ended[n].eq(0)]
             with m.If(self.begin & (tail == n)):
