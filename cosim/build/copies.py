@@ -3,7 +3,7 @@ import re
 
 HEADER = '#include "copied.hpp"\n'
 LEAST = 4       # words that are worth it; this project's choice
-LONGEST = 1000  # characters of what is copied to, with its index
+LONGEST = 1000  # characters of what is copied to: behind them is an assignment of another kind
 NAME = re.compile(r"(?P<name>(?:vlSelfRef\.)?\w+)(?P<index>(?:\s*\[.*\])?)\s*\[(?P<word>\d+)U\]\s*",
                   re.DOTALL)
 TAIL = re.compile(r"[{}]\s*(?=[^{}]*$)")
@@ -27,11 +27,10 @@ def whole_copies(text):
             to, source, words = copy
             first = (f"{first[:start]}copied<{end - at}>"
                      f"({to}[{words[0]}U], {source}[{words[1]}U])")
-            written.append(first)
-            at = end
         else:
-            written.append(first)
-            at += 1
+            end = at + 1
+        written.append(first)
+        at = end
     changed = ";\n".join(written)
     return HEADER + changed if len(written) < len(statements) else text
 

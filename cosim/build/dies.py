@@ -99,8 +99,7 @@ def host_interface(package, *, host_memory_bytes, waves=False):
     link = None if package.compute.host else (
         ("latency_cycles", package.compute.link_latency_cycles),)
     model = build_once(
-        lambda: IoChiplet(dies=package.compute_chiplets, package_id=package.number,
-                          link=link),
+        lambda: IoChiplet(dies=package.compute_chiplets, package_id=package.number, link=link),
         (sources(), "io", package.compute_chiplets, package.number, link), name="IoChiplet",
         waves=waves)
     return model, [engine.host_memory(model, HOST, "m_axi_", memory_bytes=host_memory_bytes),

@@ -119,8 +119,8 @@ struct Bench {
             eval();
             if (is_clk) {
                 if (sent) dut.request___05Fvalid = sent = 0;
-                // Where the clock is left out to the end of its rest, it is awake as of that edge,
-                // which the model sees only at the next: so a run without that sees it.
+                // A model whose clock is left out cannot say that its rest has ended, before its next
+                // edge; one whose clock runs does, and both are to end at the same clock.
                 const bool due = options.skip && left_out >= dut.hbm_rest;
                 settled = traffic.done() && !dut.awake && !dut.hbm_awake && !due ? settled + 1 : 0;
                 rest = traffic.done() ? rest + 1 : 0;

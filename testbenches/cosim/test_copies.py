@@ -16,7 +16,7 @@ def copy(to, source, first=0, second=0, count=WORDS):
 
 
 def body(*statements):
-    return ";\n".join(["void step() {\n" + statements[0], *statements[1:], "}\n"])
+    return ";\n".join(["void step(State& vlSelfRef) {\n" + statements[0], *statements[1:], "}\n"])
 
 
 @pytest.mark.parametrize("to, source", [
@@ -69,7 +69,7 @@ def test_what_is_rewritten_does_the_same(tmp_path):
             [wide, ["vlSelfRef.small", "vlSelfRef.other"]]), k=2)
         count = random.randint(1, 6)
         statements += copy(to, source, random.randint(0, 2), random.randint(0, 2), count)
-    text = ";\n".join(["void step(State& vlSelfRef) {\n" + statements[0], *statements[1:], "}\n"])
+    text = body(*statements)
     changed = whole_copies(text)
     assert len(re.findall("copied<", changed)) > 3
     outputs = []
