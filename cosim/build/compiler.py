@@ -52,6 +52,25 @@ def includes():
     return [f"-isystem{include}", f"-isystem{include / 'vltstd'}"]
 
 
+def precompile(header, *, flags, variants):
+    """Precompile a header, once with each of the lists of flags ``variants``, into a new folder.
+
+    g++ takes what fits its flags from there if a source includes ``header`` before all else.
+    Returns the folder.
+    """
+    folder = header.with_name(header.name + ".gch")
+    folder.mkdir()
+
+    def one(item):
+        number, extra = item
+        run(["g++", *BASE, *flags, *extra, "-x", "c++-header", header, "-o", folder / str(number)],
+            cwd=header.parent)
+
+    with ThreadPoolExecutor(JOBS) as pool:
+        list(pool.map(one, enumerate(variants)))
+    return folder
+
+
 def compile_all(sources, *, folder, flags):
     """Compile ``[(source, extra flags)]`` into ``folder``; returns the object files."""
     def one(item):

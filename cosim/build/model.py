@@ -1,13 +1,14 @@
 """Verilog -> Verilator -> a shared library with a small C interface, cached by content."""
 import inspect
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from chiplets import byte_enables, verilog
-from cosim.build import compiler, copies, lane_cells, lanes, netlist, words
+from cosim.build import compiler, copies, lane_cells, lanes, netlist, together, words
 from cosim.build.cache import build_root, cached, digest, locked
 from cosim.build.tools import verilator_root
 from rtl.common.place import Library
@@ -18,7 +19,8 @@ VERILATOR = ["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-a
              "--output-split-cfuncs", "1500"]
 INCLUDE = Path(__file__).parent / "include"
 SECOND_CLOCK = "hbm_clk"    # an input of models that have a clock of their own beside clk
-UNIT_BYTES = 1_200_000  # of C++ compiled at once; each unit reads a header of megabytes
+UNIT_BYTES = 1_200_000  # of C++ compiled at once
+HEADER = "Vmodel__pch.h"  # megabytes, read before each unit: precompiled
 PORT = re.compile(r"^\s*(input|output) +(?:\[(\d+):0\] +)?(\w+) *;", re.MULTILINE)
 FUNCTION = re.compile(r"^\s*function .*?^\s*endfunction", re.MULTILINE | re.DOTALL)
 # A gate as Yosys writes it; its output and the rest of its ports have varying names.
@@ -136,7 +138,7 @@ def parse_ports(header):
         yield member, Port(name, int(high) + 1, direction == "IN")
 
 
-def glue(header, waves, evaluations):
+def glue(header, waves, evaluations, several):
     """C++ source of the library's interface (see ``cosim/engine/native/model.hpp``)."""
     ports = list(parse_ports(header))
     second = int(any(p.name == SECOND_CLOCK for _, p in ports))
@@ -145,13 +147,13 @@ def glue(header, waves, evaluations):
     text = (INCLUDE / "glue.cpp").read_text()
     for key, value in {"PORTS": table, "POINTERS": pointers, "COUNT": len(ports),
                        "WAVES": int(waves), "EVALUATIONS": evaluations,
-                       "SECOND": second}.items():
+                       "SECOND": second, "TOGETHER": int(several)}.items():
         text = text.replace(f"@{key}@", str(value))
     return text
 
 
 def merged(sources, folder, name):
-    """The sources in files of at most ``UNIT_BYTES`` or one source: less reading of headers."""
+    """The sources in files of at most ``UNIT_BYTES`` or one source, each with the header."""
     groups, size = [], UNIT_BYTES
     for source in sources:
         if size + source.stat().st_size > UNIT_BYTES:
@@ -161,7 +163,8 @@ def merged(sources, folder, name):
         size += source.stat().st_size
     for number, group in enumerate(groups):
         path = folder / f"{name}_{number}.cpp"
-        path.write_text("".join(f'#include "{source.name}"\n' for source in group))
+        names = [HEADER, *(source.name for source in group)]
+        path.write_text("".join(f'#include "{name}"\n' for name in names))
         yield path
 
 
@@ -172,9 +175,10 @@ def verilator_version():
 
 def own_steps():
     """Sources of what this folder does to the text of a model: part of every key."""
-    steps = (clock_once, with_shell, glue, merged, copies, lanes, lane_cells, netlist, words)
+    steps = (clock_once, with_shell, glue, merged, copies, lanes, lane_cells, netlist, together,
+             words)
     included = ("copied.hpp", "lanes.hpp", "glue.cpp")
-    return ("".join(map(inspect.getsource, steps)) + repr(UNIT_BYTES)
+    return ("".join(map(inspect.getsource, steps)) + repr((UNIT_BYTES, together.PIECE))
             + "".join((INCLUDE / name).read_text() for name in included))
 
 
@@ -287,14 +291,23 @@ def build_text(identity, to_verilog, *, name, waves, held=()):
                             *options, "model.v"], folder)
         (folder / "verilator.log").write_text(log)
         header = (folder / "Vmodel.h").read_text()
-        (folder / "glue.cpp").write_text(glue(header, waves, evaluations))
         slow = [p for p in sorted(folder.glob("*.cpp")) if "Slow" in p.stem or "__Trace" in p.stem]
         fast = [p for p in sorted(folder.glob("*.cpp")) if p not in slow]
         for path in fast:
             path.write_text(copies.whole_copies(path.read_text()))
+        several = evaluations == 1 and together.step_of_several(p.read_text() for p in fast)
+        (folder / "glue.cpp").write_text(glue(header, waves, evaluations, bool(several)))
+        fast.append(folder / "glue.cpp")
+        if several:
+            fast.append(folder / together.NAME)
+            fast[-1].write_text(several)
         sources = [(p, compiler.SLOW) for p in merged(slow, folder, "slow")]
         sources += [(p, compiler.FAST) for p in merged(fast, folder, "fast")]
-        objects = compiler.compile_all(sources, folder=folder, flags=[f"-I{folder}", *flags])
+        included = [f"-I{folder}", *flags]
+        header = compiler.precompile(folder / HEADER, flags=included,
+                                     variants=[compiler.FAST, compiler.SLOW])
+        objects = compiler.compile_all(sources, folder=folder, flags=included)
+        shutil.rmtree(header)
         libraries = ["-lz"] if waves else []
         compiler.link([*objects, *compiler.runtime(waves), *libraries],
                       output=folder / "model.so")

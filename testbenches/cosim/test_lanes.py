@@ -1,5 +1,4 @@
 """Tests of cosim/build/lanes.py: arrays compiled for vector instructions do what Verilator's do."""
-import ctypes
 
 import numpy as np
 import pytest
@@ -12,34 +11,7 @@ from cosim.build.model import build
 from rtl.common.place import Place
 from rtl.pe.beat_sequencer import Path
 from rtl.pe.dot_array import PathArray
-
-
-class Driven:
-    """A model that is stepped from here; ports are Python integers."""
-
-    def __init__(self, model):
-        self.ports, self.library = model.ports, ctypes.CDLL(str(model.library))
-        self.library.model_create.restype = self.library.model_port.restype = ctypes.c_void_p
-        self.handle = ctypes.c_void_p(self.library.model_create())
-        self.at = {name: self.library.model_port(self.handle, i)
-                   for i, name in enumerate(model.ports)}
-
-    def bytes(self, name):
-        bits = self.ports[name].bits
-        return next((n for n in (1, 2, 4, 8) if bits <= 8 * n), (bits + 31) // 32 * 4)
-
-    def __setitem__(self, name, value):
-        ctypes.memmove(self.at[name], value.to_bytes(self.bytes(name), "little"),
-                       self.bytes(name))
-
-    def __getitem__(self, name):
-        return int.from_bytes(ctypes.string_at(self.at[name], self.bytes(name)), "little")
-
-    def cycle(self):
-        self.library.model_cycle(self.handle, ctypes.c_uint64(0), 0)
-
-    def outputs(self):
-        return {name: self[name] for name, port in self.ports.items() if not port.input}
+from testbenches.cosim.driven import Driven
 
 
 class Wrapped(wiring.Component):

@@ -1,5 +1,4 @@
 """Tests of cosim/build/words.py: masked writes of memories, word by word."""
-import ctypes
 import random
 import re
 from functools import partial
@@ -13,6 +12,7 @@ from chiplets import verilog
 from cosim.build.model import build
 from cosim.build.words import whole_words
 from testbenches.common.test_byte_enables import Masked
+from testbenches.cosim.driven import Driven
 
 
 class Chosen(wiring.Component):
@@ -45,27 +45,21 @@ class Chosen(wiring.Component):
 @pytest.mark.parametrize("component", [Masked, partial(Chosen, False), partial(Chosen, True)],
                          ids=["given", "chosen", "shown"])
 def test_masked_writes_change_the_bytes_selected(component):
-    model = build(component())
-    library = ctypes.CDLL(str(model.library))
-    library.model_create.restype = library.model_port.restype = ctypes.c_void_p
-    handle, ports = ctypes.c_void_p(library.model_create()), {}
-    for i, port in enumerate(model.ports.values()):
-        kind = ctypes.c_uint64 if port.bits > 32 else ctypes.c_uint8
-        ports[port.name] = kind.from_address(library.model_port(handle, ctypes.c_uint32(i)))
+    driven = Driven(build(component()))
     words = [0] * 8
-    for cycle in range(2000):
+    for _ in range(2000):
         address, data, other = random.randrange(8), random.getrandbits(64), random.getrandbits(64)
         mask, pick = random.choice([0, 255, random.getrandbits(8)]), random.getrandbits(1)
         for name, value in (("rst", 0), ("address", address), ("data", data), ("mask", mask),
                             ("other", other), ("pick", pick)):
-            if name in ports:
-                ports[name].value = value
-        library.model_cycle(handle, ctypes.c_uint64(cycle), 0)
+            if name in driven.ports:
+                driven[name] = value
+        driven.cycle()
         bits = sum(255 << 8 * i for i in range(8) if mask >> i & 1)
-        given = other if pick and "other" in ports else data
+        given = other if pick and "other" in driven.ports else data
         words[address] = words[address] & ~bits | given & bits
-        assert ports["o"].value == words[address]
-    library.model_destroy(handle)
+        assert driven["o"] == words[address]
+    driven.close()
 
 
 @pytest.mark.parametrize("shown", [False, True])

@@ -4,8 +4,14 @@
 #if @WAVES@
 #include "verilated_fst_c.h"
 #endif
+#include <algorithm>
 #include <cstdint>
 #include <memory>
+
+#if @TOGETHER@
+class Vmodel___024root;
+void step_together(Vmodel___024root** models, uint32_t count);
+#endif
 
 namespace {
 struct Model {
@@ -48,10 +54,8 @@ API void* model_port(void* handle, uint32_t index) {
     }
 }
 
-// One clock cycle, with a rising edge of `hbm_clk` at that of `clk` if `tick` is 1. The inputs are
-// those that the edge samples.
-API void model_cycle(void* handle, uint64_t cycle, uint32_t tick) {
-    Model* self = static_cast<Model*>(handle);
+namespace {
+void cycle_one(Model* self, uint64_t cycle, uint32_t tick) {
     Vmodel* model = self->verilated.get();
 #if @EVALUATIONS@ == 1
     model->p_clk ^= 1;  // registers load on every change of the clock
@@ -77,6 +81,32 @@ API void model_cycle(void* handle, uint64_t cycle, uint32_t tick) {
     if (self->waves) self->waves->dump(2 * cycle + 1);
 #endif
 #endif
+}
+}  // namespace
+
+// One clock cycle of several models, with a rising edge of `hbm_clk` at that of `clk` if `tick` is
+// 1. The inputs are those that the edge samples.
+API void model_cycle(void* const* handles, uint32_t count, uint64_t cycle, uint32_t tick) {
+    Model* const* models = reinterpret_cast<Model* const*>(handles);
+#if @TOGETHER@
+    constexpr uint32_t MOST = 32;  // at once
+    while (count > 1) {
+        Vmodel___024root* roots[MOST];
+        const uint32_t now = std::min(count, MOST);
+        for (uint32_t i = 0; i < now; i++) {
+            Vmodel* model = models[i]->verilated.get();
+            model->p_clk ^= 1;
+#if @SECOND@
+            model->p_hbm_clk ^= tick;
+#endif
+            roots[i] = model->rootp;
+        }
+        step_together(roots, now);
+        models += now;
+        count -= now;
+    }
+#endif
+    for (uint32_t i = 0; i < count; i++) cycle_one(models[i], cycle, tick);
 }
 
 API int model_waves(void* handle, const char* path) {

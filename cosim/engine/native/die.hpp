@@ -1,5 +1,6 @@
 // A die: models that exchange registered ports every cycle, its channels and its devices.
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -46,6 +47,7 @@ struct Watch {
 struct Die {
     std::string name;
     std::vector<std::unique_ptr<Model>> models;
+    std::vector<Group> groups;
     std::vector<std::unique_ptr<Channel>> outputs;
     std::vector<Channel*> inputs;
     std::vector<std::unique_ptr<Context>> contexts;
@@ -74,25 +76,29 @@ struct Die {
         if (!reset) step_devices(cycle, second, false);  // what they say may wake a model
         for (auto& model : models) model->runs = reset || !model->sleeps(second);
         if (!reset) step_devices(cycle, second, true);
-        for (auto& model : models)  // all inputs first: they are outputs of the former edge
-            if (!model->late) model->take_inputs();
-        for (auto& model : models)
-            if (!model->late) evaluate(*model, cycle, reset_cycles, second);
-        for (auto& model : models) {
-            if (!model->late) continue;
-            model->take_inputs();
-            evaluate(*model, cycle, reset_cycles, second);
+        const uint64_t now = reset ? 0 : cycle - reset_cycles;
+        for (Group& group : groups)  // all inputs first: they are outputs of the former edge
+            if (!group.late) group.take_inputs();
+        for (Group& group : groups) {
+            if (group.late) group.take_inputs();
+            group.cycle(cycle, now, second);
         }
         for (auto& channel : outputs) channel->send(cycle);
         if (!recorder.lanes.empty()) recorder.record(cycle);
     }
 
-    static void evaluate(Model& model, uint64_t cycle, uint64_t reset_cycles, bool second) {
-        if (model.runs) {
-            model.cycle(cycle, cycle < reset_cycles ? 0 : cycle - reset_cycles, second);
-        } else {
-            ++*model.skipped;
-        }
+    // Once all models are there: those of one library together, and each late one alone, last.
+    void form_groups() {
+        for (bool late : {false, true})
+            for (auto& model : models) {
+                if (model->late != late) continue;
+                auto same = std::find_if(groups.begin(), groups.end(), [&](const Group& group) {
+                    return !late && group.library == model->library;
+                });
+                if (same == groups.end())
+                    same = groups.insert(same, Group{model->library, late, {}, {}});
+                same->models.push_back(model.get());
+            }
     }
 
     // Those of the first clock or those of the second. None in reset: a bus master must be silent

@@ -66,9 +66,11 @@ class Engine {
     uint64_t* allocate_words(size_t count) { return static_cast<uint64_t*>(allocate(8 * count)); }
 
     void start(uint32_t threads, uint32_t processes) {
-        for (auto& die : dies)
+        for (auto& die : dies) {
+            die->form_groups();
             for (size_t i = 0; i < die->contexts.size(); i++)
                 die->devices.push_back(make_device(die->kinds[i], *die->contexts[i]));
+        }
         workers_ = std::min<uint32_t>(std::max(threads, processes), dies.size());
         forked_ = processes > 1;
         assign();

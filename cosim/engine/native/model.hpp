@@ -22,7 +22,7 @@ struct LibraryPort {
 struct Library {
     void* (*create)();
     void* (*port)(void*, uint32_t);
-    void (*cycle)(void*, uint64_t, uint32_t);
+    void (*cycle)(void* const*, uint32_t, uint64_t, uint32_t);
     int (*waves)(void*, const char*);
     void (*destroy)(void*);
     uint32_t (*port_count)();
@@ -138,12 +138,37 @@ struct Model {
             }
         }
     }
-    void cycle(uint64_t number, uint64_t now, bool second) {
-        if (broken) return talk_nonsense();
+    void set_clocks(uint64_t now, bool second) {
         if (now_pin.data) now_pin.set(now);
         if (missed_pin.data) missed_pin.set(missed);
-        library->cycle(handle, number, second);
         if (second) missed = 0;
+    }
+};
+
+// Models of one library that are evaluated together: none needs what another one of them puts out
+// in the same cycle.
+struct Group {
+    Library* library;
+    bool late;
+    std::vector<Model*> models;
+    std::vector<void*> running;  // handles, in this cycle
+
+    void take_inputs() {
+        for (Model* model : models) model->take_inputs();
+    }
+    void cycle(uint64_t number, uint64_t now, bool second) {
+        running.clear();
+        for (Model* model : models) {
+            if (!model->runs) {
+                ++*model->skipped;
+            } else if (model->broken) {
+                model->talk_nonsense();
+            } else {
+                model->set_clocks(now, second);
+                running.push_back(model->handle);
+            }
+        }
+        if (!running.empty()) library->cycle(running.data(), running.size(), number, second);
     }
 };
 
