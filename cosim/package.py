@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cosim import trace as chrome
 from cosim.build import dies as build
+from cosim.build.cache import building_seconds
 from cosim.engine import Engine
 from cosim.engine.engine import WATCH
 
@@ -65,10 +66,8 @@ class Package:
         columns = self.package.compute.columns
         for die, row, column in broken:
             dies[die].broken.append(f"pe{row * columns + column}")
-        libraries = {m.library for die in dies for m in die.models.values()}
-        # what building them took when they were built, from their caches' notes
-        self.cold_build_seconds = sum(float((path.parent / "done").read_text())
-                                      for path in libraries)
+        self.cold_build_seconds = building_seconds(
+            {m.library.parent for die in dies for m in die.models.values()})
         self.trace, self.clock_hertz = trace, self.package.core_megahertz * 1e6
         self.engine = Engine(dies, channels, threads=threads, processes=processes, waves=waves,
                              trace=record or trace is not None, gating=gating,

@@ -52,3 +52,14 @@ def cached(key, make):
         seconds = time.monotonic() - start
         (folder / "done").write_text(f"{seconds:.1f}\n")
     return folder, seconds
+
+
+def building_seconds(folders):
+    """Seconds in which at least one of the folders was being built, when that was."""
+    total, latest = 0.0, 0.0
+    notes = [folder / "done" for folder in folders]
+    spans = [(n.stat().st_mtime - float(n.read_text()), n.stat().st_mtime) for n in notes]
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, latest))
+        latest = max(latest, end)
+    return total

@@ -9,7 +9,7 @@ from chiplets import packages, registers
 from chiplets.compute import ComputeBase, pe_units
 from chiplets.io import IoChiplet
 from cosim import engine
-from cosim.build.model import build_once
+from cosim.build.model import Recipe, build_beside
 from rtl.memory.hbm.channel import HbmChannel
 from rtl.memory.hbm.timing import HbmTiming
 from rtl.memory.tile import name_layout
@@ -55,28 +55,47 @@ def is_mx4_array(component):
     return isinstance(component, PathArray) and component.path == "MX4"
 
 
-def compute_die(name, number, package, *, waves=False):
-    """A compute chiplet as one model for its base, one a PE and one a pseudo-channel of HBM."""
+def neighbours(parameters):
+    """Names of the models beside the base of a compute die: PEs, and pseudo-channels of HBM."""
+    return ([f"pe{i}" for i in range(parameters.built_pes)],
+            [f"hbm{i}" for i in range(parameters.addresses.channels)])
+
+
+def recipes(package, *, waves=False):
+    """What the models of a package are built from, by kind: base, PE, pseudo-channel, host."""
     parameters = package.compute
-    pes = [f"pe{i}" for i in range(parameters.built_pes)]
-    channels = [f"hbm{i}" for i in range(parameters.addresses.channels)]
+    pes, channels = neighbours(parameters)
     held = ("die", *(f"{neighbour}__" for neighbour in (*pes, *channels)))
     held += ("link__",) if parameters.host else ()
-    base = build_once(lambda: ComputeBase(parameters), (sources(), "base", repr(parameters)),
-                      name="ComputeBase", waves=waves, held=held)
-    element = build_once(
-        lambda: ProcessingElement(lines=parameters.local_lines, banks=parameters.local_banks,
-                                  rows=parameters.dot_rows, lanes=parameters.mx4_lanes,
-                                  units=pe_units(parameters)),
-        (sources(), "pe", parameters.local_lines, parameters.local_banks, parameters.dot_rows,
-         parameters.mx4_lanes, parameters.attention), name="ProcessingElement", waves=waves,
-        arrays=is_mx4_array)
-    models = {"base": base} | dict.fromkeys(pes, element)
+    name_bits = name_layout(parameters.layout).size
+    link = None if parameters.host else (("latency_cycles", parameters.link_latency_cycles),)
+    made = {
+        "base": Recipe(lambda: ComputeBase(parameters), (sources(), "base", repr(parameters)),
+                       "ComputeBase", waves, held=held),
+        "pe": Recipe(
+            lambda: ProcessingElement(lines=parameters.local_lines, banks=parameters.local_banks,
+                                      rows=parameters.dot_rows, lanes=parameters.mx4_lanes,
+                                      units=pe_units(parameters)),
+            (sources(), "pe", parameters.local_lines, parameters.local_banks, parameters.dot_rows,
+             parameters.mx4_lanes, parameters.attention), "ProcessingElement", waves,
+            is_mx4_array),
+        HOST: Recipe(
+            lambda: IoChiplet(dies=package.compute_chiplets, package_id=package.number, link=link),
+            (sources(), "io", package.compute_chiplets, package.number, link), "IoChiplet",
+            waves)}
     if channels:
-        name_bits = name_layout(parameters.layout).size
-        models |= dict.fromkeys(channels, build_once(
-            lambda: HbmChannel(rows=parameters.hbm_rows, name_bits=name_bits),
-            (sources(), "hbm", parameters.hbm_rows, name_bits), name="HbmChannel", waves=waves))
+        made["hbm"] = Recipe(lambda: HbmChannel(rows=parameters.hbm_rows, name_bits=name_bits),
+                             (sources(), "hbm", parameters.hbm_rows, name_bits), "HbmChannel",
+                             waves)
+    return made
+
+
+def compute_die(name, number, package, built):
+    """A compute chiplet as one model for its base, one a PE and one a pseudo-channel of HBM."""
+    parameters = package.compute
+    pes, channels = neighbours(parameters)
+    models = {"base": built["base"]} | dict.fromkeys(pes, built["pe"])
+    models |= dict.fromkeys(channels, built.get("hbm"))
     timing = dataclasses.asdict(HbmTiming())
     devices = [engine.Device("hbm_pseudo", channel, {pin: (channel, pin) for pin in HBM_PINS},
                              timing, parameters.hbm_rows * HBM_ROW_BYTES, second_clock=True)
@@ -94,18 +113,6 @@ def compute_die(name, number, package, *, waves=False):
         second_clock=(package.hbm_megahertz, package.core_megahertz))
 
 
-def host_interface(package, *, host_memory_bytes, waves=False):
-    """Model of the host's interface, with the host's memory and access to its registers."""
-    link = None if package.compute.host else (
-        ("latency_cycles", package.compute.link_latency_cycles),)
-    model = build_once(
-        lambda: IoChiplet(dies=package.compute_chiplets, package_id=package.number, link=link),
-        (sources(), "io", package.compute_chiplets, package.number, link), name="IoChiplet",
-        waves=waves)
-    return model, [engine.host_memory(model, HOST, "m_axi_", memory_bytes=host_memory_bytes),
-                   engine.register_master(model, HOST, "s_axil_")]
-
-
 def host_die(package):
     """Name of the die that the host's interface is on."""
     return "compute0" if package.compute.host else "io"
@@ -114,8 +121,12 @@ def host_die(package):
 def package_dies(package, *, host_memory_bytes, waves=False):
     """Dies and channels of a package; the I/O chiplet, if there is one, comes last."""
     count, latency = package.compute_chiplets, package.compute.link_latency_cycles
-    dies = [compute_die(f"compute{i}", i, package, waves=waves) for i in range(count)]
-    model, devices = host_interface(package, host_memory_bytes=host_memory_bytes, waves=waves)
+    kinds = recipes(package, waves=waves)
+    built = dict(zip(kinds, build_beside(kinds.values()), strict=True))
+    dies = [compute_die(f"compute{i}", i, package, built) for i in range(count)]
+    model = built[HOST]
+    devices = [engine.host_memory(model, HOST, "m_axi_", memory_bytes=host_memory_bytes),
+               engine.register_master(model, HOST, "s_axil_")]
     if package.compute.host:
         dies[0].models[HOST] = model
         dies[0].joins += [engine.Join("base", f"link__{a}", HOST, f"link0__{b}")

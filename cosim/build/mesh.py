@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from amaranth.lib import data
 
 from cosim.build.dies import sources
-from cosim.build.model import Model, build_once
+from cosim.build.model import Model, Recipe
 from rtl.noc.mesh import Mesh
 from rtl.noc.packets import MeshLayout, members_layout, node_layout, response_packet_layout
 from rtl.noc.router import counters_layout
@@ -58,8 +58,8 @@ def build_mesh(rows, columns, *, depth=4, cluster=(1, 1), multicast=False, lines
         shape = data.StructLayout({"target": node_layout()} | (
             {"members": members_layout(layout)} if multicast else {}) | {"body": STAMP_BITS})
     names = tuple(layout.nodes)
-    model = build_once(
+    model = Recipe(
         lambda: Mesh(shape, layout, sources=names, targets=names, depth=depth,
                      multicast=multicast),
-        (sources(), "mesh", layout, depth, multicast, lines), name="Mesh")
+        (sources(), "mesh", layout, depth, multicast, lines), "Mesh").model()
     return MeshModel(model, layout, shape, depth)

@@ -1,9 +1,13 @@
 """Verilog -> Verilator -> a shared library with a small C interface, cached by content."""
+import contextlib
 import inspect
+import multiprocessing
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +22,7 @@ VERILATOR = ["--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-a
              "-Wno-fatal", "-Wno-WIDTH", "--output-split", "20000",
              "--output-split-cfuncs", "1500"]
 INCLUDE = Path(__file__).parent / "include"
+FORK = multiprocessing.get_context("fork")  # of what a recipe makes, nothing can be pickled
 SECOND_CLOCK = "hbm_clk"    # an input of models that have a clock of their own beside clk
 UNIT_BYTES = 1_200_000  # of C++ compiled at once
 HEADER = "Vmodel__pch.h"  # megabytes, read before each unit: precompiled
@@ -244,27 +249,70 @@ def separate(function, *arguments):
     compiler.run([sys.executable, "-c", script, *arguments], Path(__file__).parents[2])
 
 
-def build_once(make_component, identity, *, name, waves=False, arrays=no_arrays, held=()):
-    """As :func:`build` of ``make_component()``, which is called only if needed.
+@dataclass(frozen=True)
+class Recipe:
+    """A component to build, as by :func:`build` of ``make()``, which is called only if needed.
 
     ``identity`` is a tuple of texts and values that decide what the component is: its sources and
     parameters. Elaboration takes longer than everything else once a model is in the cache.
     """
-    key = digest(*map(repr, identity), name, waves, held, inspect.getsource(arrays), VERILATOR,
-                 own_steps(), conversion(), version("amaranth"), version("pyosys"),
-                 verilator_version(), compiler.identity(), compiler.BASE, compiler.FAST,
-                 compiler.SLOW, (INCLUDE / "glue.cpp").read_text())
-    alias = build_root() / f"{name}_{key}.alias"
-    if alias.exists():
-        folder = build_root() / alias.read_text()
-        if (folder / "done").exists():
-            return load(folder, name, waves, 0.0, held)
-    with locked(alias.with_suffix(".lock")):
-        model = build(make_component(), name=name, waves=waves, arrays=arrays, held=held)
-        partial = alias.with_suffix(".partial")
-        partial.write_text(model.library.parent.name)
-        partial.rename(alias)
-    return model
+
+    make: Callable
+    identity: tuple
+    name: str
+    waves: bool = False
+    arrays: Callable = no_arrays
+    held: tuple[str, ...] = ()
+
+    @cached_property
+    def alias(self):
+        """File that names the folder of the model once it is built."""
+        key = digest(*map(repr, self.identity), self.name, self.waves, self.held,
+                     inspect.getsource(self.arrays), VERILATOR, own_steps(), conversion(),
+                     version("amaranth"), version("pyosys"), verilator_version(),
+                     compiler.identity(), compiler.BASE, compiler.FAST, compiler.SLOW)
+        return build_root() / f"{self.name}_{key}.alias"
+
+    def found(self):
+        """The model if it is in the cache, else None."""
+        if self.alias.exists():
+            folder = build_root() / self.alias.read_text()
+            if (folder / "done").exists():
+                return load(folder, self.name, self.waves, 0.0, self.held)
+        return None
+
+    def model(self):
+        """The model, built if it is not in the cache."""
+        if model := self.found():
+            return model
+        with locked(self.alias.with_suffix(".lock")):
+            model = build(self.make(), name=self.name, waves=self.waves, arrays=self.arrays,
+                          held=self.held)
+            partial = self.alias.with_suffix(".partial")
+            partial.write_text(model.library.parent.name)
+            partial.rename(self.alias)
+        return model
+
+
+def build_beside(recipes):
+    """The models of recipes; those that are missing are built beside each other.
+
+    Each has a process of its own: one elaborates while another compiles. What fails there is tried
+    again here, where the error has somewhere to go.
+    """
+    missing = [recipe for recipe in recipes if not recipe.found()]
+    if len(missing) > 1:
+        workers = [FORK.Process(target=_try, args=(recipe,)) for recipe in missing]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    return [recipe.model() for recipe in recipes]
+
+
+def _try(recipe):
+    with contextlib.suppress(Exception):
+        recipe.model()
 
 
 def load(folder, name, waves, seconds, held):

@@ -13,6 +13,8 @@ NAME = "Vmodel__Together.cpp"
 FUNCTION = re.compile(rf"^void {ROOT}___(\w+)\({ROOT}\* vlSelf\) \{{\n(.*?)^\}}",
                       re.MULTILINE | re.DOTALL)
 CALL = re.compile(rf"\b{ROOT}___(\w+)\(vlSelf\);")
+ANY_CALL = re.compile(rf"\b({ROOT}___\w+)\(")
+DECLARED = re.compile(rf"^void ({ROOT}___\w+)\([^;{{}}]*\)(?=;| \{{)", re.MULTILINE)
 LOCAL = re.compile(r"^    [\w<>:, ]+/\*[^*]*\*/ (\w+);\n(?:    \1 = 0;\n)?", re.MULTILINE)
 GUARDED = re.compile(r"    if \(\((\w+)ULL & vlSelfRef\.(__V\w+Triggered)\[(\d+)U\]\)\) \{\n"
                      r"(.*)    \}\n", re.DOTALL)
@@ -43,16 +45,19 @@ def step_of_several(texts):
     texts : iterable of str
         The C++ that Verilator wrote of a model that is evaluated once a cycle.
     """
-    functions = {found[1]: found[2] for text in texts for found in FUNCTION.finditer(text)}
+    functions, declared = {}, {}
+    for text in texts:
+        functions |= {found[1]: found[2] for found in FUNCTION.finditer(text)}
+        declared |= {found[1]: f"{found[0]};\n" for found in DECLARED.finditer(text)}
     try:
         logic, inputs = _pieces(functions, "nba"), []
         if "eval_ico" in functions:
             if not FIRST.search(functions["eval_triggers_vec__ico"]):
                 raise Unknown("Inputs have triggers of their own")
             inputs = _pieces(functions, "ico")
+        return _source(inputs, logic, declared)
     except Unknown:
         return None
-    return _source(inputs, logic)
 
 
 def _pieces(functions, region):
@@ -101,11 +106,13 @@ def _weight(text, functions):
     return len(text) + sum(len(functions.get(name, "")) for name in CALL.findall(text))
 
 
-def _source(inputs, logic):
+def _source(inputs, logic, declared):
     """C++ of the step from the pieces of both regions."""
-    called = {n for _, piece in inputs + logic for s in piece for n in CALL.findall(s.body)}
-    called |= {"eval_triggers_vec__ico"} if inputs else set()
-    declared = "".join(f"void {ROOT}___{name}({ROOT}* vlSelf);\n" for name in sorted(called))
+    called = {n for _, piece in inputs + logic for s in piece for n in ANY_CALL.findall(s.body)}
+    called |= {f"{ROOT}___eval_triggers_vec__ico"} if inputs else set()
+    if not called <= declared.keys():
+        raise Unknown("A function that is declared nowhere")
+    declarations = "".join(map(declared.get, sorted(called)))
     functions = "".join(_function(region, number, local, piece)
                         for region, pieces in (("ico", inputs), ("nba", logic))
                         for number, (local, piece) in enumerate(pieces))
@@ -117,7 +124,7 @@ def _source(inputs, logic):
 {_calls("ico", inputs, "    ")}""" if inputs else ""
     return f"""#include "Vmodel__pch.h"
 #include "copied.hpp"
-{declared}bool {ROOT}___eval_phase__act({ROOT}* vlSelf);
+{declarations}bool {ROOT}___eval_phase__act({ROOT}* vlSelf);
 {functions}
 // As `eval` of each; reorders `models`.
 void step_together({ROOT}** models, uint32_t count) {{

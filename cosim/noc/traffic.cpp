@@ -141,9 +141,9 @@ private:
     void reset() {
         uint8_t* rst = pin<uint8_t>("rst");
         *rst = 1;
-        for (int i = 0; i < 4; i++) library->cycle(model->handle, 0, 0);
+        for (int i = 0; i < 4; i++) model->cycle(0, false);
         *rst = 0;
-        library->cycle(model->handle, 0, 0);
+        model->cycle(0, false);
     }
 
     std::vector<uint32_t> counters() {
@@ -234,7 +234,7 @@ private:
         for (uint32_t i = 0; i < sources.size(); i++) taken[i] = *sources[i].ready;
         for (uint32_t i = 0; i < targets.size(); i++) take(i);
         double begin = processor_seconds();
-        library->cycle(model->handle, cycle, 0);
+        model->cycle(cycle, false);
         seconds += processor_seconds() - begin - clock_seconds;
     }
 

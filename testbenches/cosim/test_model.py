@@ -1,4 +1,5 @@
 """Tests of cosim/build/model.py: gated clocks in one evaluation a cycle and in two."""
+import os
 import random
 
 import pytest
@@ -7,7 +8,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from chiplets import verilog
-from cosim.build.model import build, clock_once
+from cosim.build.cache import building_seconds
+from cosim.build.model import Recipe, build, build_beside, clock_once
 from rtl.common.clockgate import gated_domain
 from testbenches.cosim.driven import Driven
 
@@ -76,3 +78,44 @@ def test_other_clocks_need_two_evaluations(tmp_path):
         assert left in text
         changed = text.replace(left, right, 1)
         assert clock_once(changed) == (changed, 2)
+
+
+def test_missing_models_are_built_beside_each_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("MXLET_BUILD", str(tmp_path))
+    makers = tmp_path / "makers"
+
+    def recipe(number):
+        def make():
+            with makers.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            return Gated()
+        return Recipe(make, ("gated", number), "Gated")
+
+    for _ in range(2):  # the second time nothing is made
+        models = build_beside([recipe(0), recipe(1)])
+        assert [m.library for m in models] == 2 * [models[0].library]  # the same component
+        pids = {*makers.read_text().split()}
+        assert len(pids) == 2 and str(os.getpid()) not in pids
+    build_beside([recipe(0), recipe(2)])
+    assert str(os.getpid()) in makers.read_text().split()  # one alone: here
+
+
+def test_a_build_that_fails_beside_another_says_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("MXLET_BUILD", str(tmp_path))
+
+    def fail():
+        raise ValueError("Nothing to make")
+
+    recipes = [Recipe(Gated, ("gated",), "Gated"), Recipe(fail, ("none",), "None")]
+    with pytest.raises(ValueError, match="Nothing to make"):
+        build_beside(recipes)
+    assert recipes[0].found()
+
+
+def test_time_in_which_two_were_built_counts_once(tmp_path):
+    for name, start, end in (("a", 100, 110), ("b", 105, 130), ("c", 106, 109), ("d", 200, 205)):
+        (tmp_path / name).mkdir()
+        note = tmp_path / name / "done"
+        note.write_text(f"{end - start:.1f}\n")
+        os.utime(note, (end, end))
+    assert building_seconds([tmp_path / name for name in "dcba"]) == pytest.approx(35)

@@ -72,6 +72,17 @@ def test_unknown_code_is_left_to_be_stepped_one_by_one(change):
     assert together.step_of_several(text.replace(*change) for text in texts) is None
 
 
+def test_functions_with_more_arguments_are_declared():
+    call = "Vmodel___024root____Vdpiimwrap_f_TOP(vlSelfRef.a, (IData)(vlSelfRef.b));"
+    function = ("void Vmodel___024root___eval_nba(Vmodel___024root* vlSelf) {\n    // Body\n"
+                f"    if ((1ULL & vlSelfRef.__VnbaTriggered[0U])) {{\n        {call}\n    }}\n}}\n")
+    declaration = "void Vmodel___024root____Vdpiimwrap_f_TOP(QData/*63:0*/ a, IData/*31:0*/ &b)"
+    for end in (";", " {\n}"):
+        text = together.step_of_several([f"{declaration}{end}\n", function])
+        assert text.count(f"{declaration};\n") == 1 and call in text
+    assert together.step_of_several([function]) is None
+
+
 def test_a_local_variable_is_of_one_piece(monkeypatch):
     monkeypatch.setattr(together, "PIECE", 1)
     guard = "    if ((1ULL & vlSelfRef.__VnbaTriggered[0U])) {{\n        {}\n    }}\n"

@@ -138,6 +138,9 @@ struct Model {
             }
         }
     }
+    void cycle(uint64_t number, bool second) {  // of this model alone
+        library->cycle(&handle, 1, number, second);
+    }
     void set_clocks(uint64_t now, bool second) {
         if (now_pin.data) now_pin.set(now);
         if (missed_pin.data) missed_pin.set(missed);
