@@ -97,7 +97,9 @@ def run(component, *, test_module, build_dir, simulator="verilator", testcase=No
     """
     source = verilog.write(component, name="dut", path=Path(build_dir) / "dut.v")
     text = source.read_text()
-    identity = with_public_ports(text) + simulator + repr(ARGS) + str(trace) + str(fast)
+    # what is built names files of this environment and of its own folder
+    places = (sys.prefix, str(CACHE))
+    identity = with_public_ports(text) + simulator + repr((ARGS, trace, fast, places))
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     built = CACHE / f"{simulator}_{digest}"
     old_env = dict(os.environ)

@@ -60,28 +60,27 @@ def precompile(header, *, flags, variants):
     """
     folder = header.with_name(header.name + ".gch")
     folder.mkdir()
-
-    def one(item):
-        number, extra = item
-        run(["g++", *BASE, *flags, *extra, "-x", "c++-header", header, "-o", folder / str(number)],
-            cwd=header.parent)
-
-    with ThreadPoolExecutor(JOBS) as pool:
-        list(pool.map(one, enumerate(variants)))
+    _compile([(header, folder / str(number), [*extra, "-x", "c++-header"])
+              for number, extra in enumerate(variants)], cwd=header.parent, flags=flags)
     return folder
 
 
 def compile_all(sources, *, folder, flags):
     """Compile ``[(source, extra flags)]`` into ``folder``; returns the object files."""
-    def one(item):
-        source, extra = item
-        target = folder / (source.stem + ".o")
-        run(["g++", *BASE, *flags, *extra, "-c", source, "-o", target], cwd=folder)
+    ordered = sorted(sources, key=lambda item: -item[0].stat().st_size)  # longest first
+    return _compile([(source, folder / (source.stem + ".o"), [*extra, "-c"])
+                     for source, extra in ordered], cwd=folder, flags=flags)
+
+
+def _compile(jobs, *, cwd, flags):
+    """Run g++ for each ``(source, target, extra flags)``; returns the targets."""
+    def one(job):
+        source, target, extra = job
+        run(["g++", *BASE, *flags, *extra, source, "-o", target], cwd=cwd)
         return target
 
-    ordered = sorted(sources, key=lambda item: -item[0].stat().st_size)  # longest first
     with ThreadPoolExecutor(JOBS) as pool:
-        return list(pool.map(one, ordered))
+        return list(pool.map(one, jobs))
 
 
 def link(objects, *, output):

@@ -286,6 +286,8 @@ class Recipe:
         if model := self.found():
             return model
         with locked(self.alias.with_suffix(".lock")):
+            if model := self.found():  # by another process, while this one waited
+                return model
             model = build(self.make(), name=self.name, waves=self.waves, arrays=self.arrays,
                           held=self.held)
             partial = self.alias.with_suffix(".partial")

@@ -52,7 +52,7 @@ def step_of_several(texts):
     try:
         logic, inputs = _pieces(functions, "nba"), []
         if "eval_ico" in functions:
-            if not FIRST.search(functions["eval_triggers_vec__ico"]):
+            if not FIRST.search(functions.get("eval_triggers_vec__ico", "")):
                 raise Unknown("Inputs have triggers of their own")
             inputs = _pieces(functions, "ico")
         return _source(inputs, logic, declared)
@@ -62,15 +62,17 @@ def step_of_several(texts):
 
 def _pieces(functions, region):
     """The statements of a region in groups, each with the locals that it needs."""
-    outer = functions.get(f"eval_{region}", "")
-    parts = [n for n in CALL.findall(outer) if n.startswith(f"eval_{region}__")]
     statements, local = [], {}
-    for text in map(functions.get, parts or [f"eval_{region}"]):
-        declared, found, body = (text or "").partition("    // Body\n")
-        if not found:
-            raise Unknown(f"No function of the region {region}")
-        local |= {line[1]: line[0] for line in LOCAL.finditer(declared)}
+    for text in _parts(functions, f"eval_{region}"):
+        declared, _, body = text.partition("    // Body\n")
+        _, _, declared = declared.partition("    // Locals\n")
+        found = {line[1]: line[0] for line in LOCAL.finditer(declared)}
+        if LOCAL.sub("", declared) or local.keys() & found:
+            raise Unknown("A declaration of another form, or one name for two variables")
+        local |= found
         statements += _statements(body, functions)
+    if not statements:
+        raise Unknown(f"Nothing in the region {region}")
     pieces, size = [[]], 0
     for statement in statements:
         weight = _weight(statement.body, functions)
@@ -82,9 +84,21 @@ def _pieces(functions, region):
     texts = ["".join(s.body for s in piece) for piece in pieces]
     used = [[n for n in local if re.search(rf"\b{n}\b", text)] for text in texts]
     if sum(map(len, used)) != len(local):
-        raise Unknown("A local variable of several pieces, or none that is known as one")
+        raise Unknown("A local variable of several pieces")
     return [("".join(map(local.get, names)), piece)
             for names, piece in zip(used, pieces, strict=True)]
+
+
+def _parts(functions, name):
+    """The functions that Verilator cut a long one into, or that one itself."""
+    text = functions.get(name, "")
+    _, found, body = text.partition("    // Body\n")
+    if not found:
+        raise Unknown(f"No function {name}")
+    parts = CALL.findall(body)
+    if body != "".join(f"    {ROOT}___{part}(vlSelf);\n" for part in parts):
+        return [text]
+    return [whole for part in parts for whole in _parts(functions, part)]
 
 
 def _statements(body, functions):
@@ -96,8 +110,8 @@ def _statements(body, functions):
         if not found:
             raise Unknown("A statement without a trigger")
         mask, word, inner = int(found[1], 0), int(found[3]), found[4]
-        alone = "" == re.sub(rf"        {CALL.pattern}\n", "", inner)
-        split = alone and _weight(inner, functions) > PIECE
+        calls_alone = not re.sub(rf"        {CALL.pattern}\n", "", inner)
+        split = calls_alone and _weight(inner, functions) > PIECE
         for part in inner.splitlines(keepends=True) if split else [inner]:
             yield Statement(mask, word, part)
 

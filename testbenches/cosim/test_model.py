@@ -1,4 +1,4 @@
-"""Tests of cosim/build/model.py: gated clocks in one evaluation a cycle and in two."""
+"""Tests of cosim/build/model.py: clocks in one evaluation and in two; what is built when."""
 import os
 import random
 

@@ -72,6 +72,26 @@ def test_unknown_code_is_left_to_be_stepped_one_by_one(change):
     assert together.step_of_several(text.replace(*change) for text in texts) is None
 
 
+@pytest.mark.parametrize("change", [
+    ("0(vlSelf);\n", "0(vlSelf);\n    vlSelfRef.c = 1U;\n"),     # more than its parts
+    ("0(vlSelf);\n", "2(vlSelf);\n"),                            # a part that is not there
+    ("CData/*0:0*/ __Vx;", "Other __Vx;"),                       # a declaration of another form
+    ("__Vy", "__Vx")])                                           # two variables of one name
+def test_a_step_in_parts_is_taken_whole_or_not_at_all(change):
+    def function(name, body):
+        return f"void {together.ROOT}___{name}({together.ROOT}* vlSelf) {{\n{body}}}\n"
+
+    part = ("    // Locals\n    CData/*0:0*/ __V{0};\n    __V{0} = 0;\n    // Body\n"
+            "    if ((1ULL & vlSelfRef.__VnbaTriggered[0U])) {{\n"
+            "        vlSelfRef.{0} = __V{0};\n    }}\n")
+    calls = "".join(f"    {together.ROOT}___eval_nba__{n}(vlSelf);\n" for n in range(2))
+    texts = [function("eval_nba", f"    // Body\n{calls}"),
+             function("eval_nba__0", part.format("x")), function("eval_nba__1", part.format("y"))]
+    text = together.step_of_several(texts)
+    assert text.index("vlSelfRef.x = __Vx;") < text.index("vlSelfRef.y = __Vy;")
+    assert together.step_of_several(text.replace(*change) for text in texts) is None
+
+
 def test_functions_with_more_arguments_are_declared():
     call = "Vmodel___024root____Vdpiimwrap_f_TOP(vlSelfRef.a, (IData)(vlSelfRef.b));"
     function = ("void Vmodel___024root___eval_nba(Vmodel___024root* vlSelf) {\n    // Body\n"

@@ -9,7 +9,6 @@
 #include <memory>
 
 #if @TOGETHER@
-class Vmodel___024root;
 void step_together(Vmodel___024root** models, uint32_t count);
 #endif
 
@@ -55,13 +54,19 @@ API void* model_port(void* handle, uint32_t index) {
 }
 
 namespace {
-void cycle_one(Model* self, uint64_t cycle, uint32_t tick) {
-    Vmodel* model = self->verilated.get();
 #if @EVALUATIONS@ == 1
-    model->p_clk ^= 1;  // registers load on every change of the clock
+void change_clocks(Vmodel* model, uint32_t tick) {  // registers load on every change
+    model->p_clk ^= 1;
 #if @SECOND@
     model->p_hbm_clk ^= tick;
 #endif
+}
+#endif
+
+void cycle_one(Model* self, uint64_t cycle, uint32_t tick) {
+    Vmodel* model = self->verilated.get();
+#if @EVALUATIONS@ == 1
+    change_clocks(model, tick);
     model->eval();
 #else
     model->p_clk = 0;  // the inputs settle while the clock is low, as a clock gate needs it
@@ -94,12 +99,8 @@ API void model_cycle(void* const* handles, uint32_t count, uint64_t cycle, uint3
         Vmodel___024root* roots[MOST];
         const uint32_t now = std::min(count, MOST);
         for (uint32_t i = 0; i < now; i++) {
-            Vmodel* model = models[i]->verilated.get();
-            model->p_clk ^= 1;
-#if @SECOND@
-            model->p_hbm_clk ^= tick;
-#endif
-            roots[i] = model->rootp;
+            change_clocks(models[i]->verilated.get(), tick);
+            roots[i] = models[i]->verilated->rootp;
         }
         step_together(roots, now);
         models += now;
