@@ -137,11 +137,11 @@ def header_layout():
     stand as IEEE 802.3 has them: here their bytes are in the order of the wire. ``mark`` is set by
     switches on congestion, and is no part of the checksum. ``psn`` of an ACK or NAK: the next one
     that is expected. ``length`` of this frame's payload; ``total`` of the message.
-    ``echo``: an ACK says that marks came.
+    ``echo``: an ACK says that a mark came. ``ask``: the sender wants an ACK.
     """
     return data.StructLayout({
         "destination": MAC_BITS, "source": MAC_BITS, "type": 16, "kind": FrameKind,
-        "first": 1, "last": 1, "echo": 1, "_a": 5, "qp": QP_BITS, "source_qp": QP_BITS,
+        "first": 1, "last": 1, "echo": 1, "ask": 1, "_a": 4, "qp": QP_BITS, "source_qp": QP_BITS,
         "psn": PSN_BITS, "mark": 8, "length": 32, "key": 32, "address": 48, "syndrome": 8, "_b": 8,
         "immediate": 32, "total": 32})
 
