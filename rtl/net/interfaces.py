@@ -110,6 +110,7 @@ def region_layout():
 class FrameKind(enum.Enum, shape=8):
     """What a frame is."""
 
+    NONE = 0
     SEND = 1
     WRITE = 2
     WRITE_IMM = 3
@@ -122,6 +123,7 @@ class FrameKind(enum.Enum, shape=8):
 class Syndrome(enum.Enum, shape=8):
     """Why a frame was not taken."""
 
+    NONE = 0
     SEQUENCE = 1        # an earlier one is missing
     NOT_READY = 2       # no receive is posted
     PROTECTION = 3

@@ -106,7 +106,7 @@ class FrameReceiver(wiring.Component):
 
     def _judge(self, m, headers, header, crc, lost, count, written, committed):
         """At its last beat a frame is taken or dropped."""
-        payload_beats = (header.length[:len(count)] + BEAT_BYTES - 1) >> 4
+        payload_beats = (header.length[:16] + BEAT_BYTES - 1) >> 4
         fits = (header.length <= MTU_BYTES) & (count == payload_beats + HEADER_BEATS)
         right = ~self.i_error & (self.i_data[:CRC_BITS] == ~crc) & (header.type == WIRE_TYPE)
         mine, room = header.destination == self.mac, headers.w_rdy & ~lost

@@ -18,7 +18,7 @@ from rtl.net.interfaces import (
 )
 from rtl.pe.interfaces import ADDRESS_BITS
 
-SLOTS = 32              # of a queue: requests, and what a NIC adds
+SLOTS = 64              # of a queue: requests, and as many answers to READs of the peer
 POSTS = 24              # requests that may stand in a queue; source: MTIA 300, 24,576 in 1,024
 TIME_BITS = 32
 MTU_LOG2 = exact_log2(MTU_BYTES)
@@ -43,7 +43,8 @@ class AnswerKind(enum.Enum, shape=2):
 
     ACK = 0
     NAK = 1
-    READ_DONE = 2       # all that a READ asked for is in memory
+    READ_DONE = 2       # all that the oldest READ asked for is in memory
+    READ_GOES_ON = 3    # READs wait, and the peer is there
 
 
 def answer_layout():
@@ -66,7 +67,7 @@ def send_context_layout():
     without an answer, of the next, and of the next that was never sent. ``limit``: frames under
     way at most; ``grown``: frames acknowledged since it grew; ``recover``: it does not shrink
     before this frame again. ``left``: tries. ``stamp``: when there was progress. ``held``: the peer
-    had no receive. ``reading``: a READ is out, ``read_done``: and its answer is there.
+    had no receive. ``reads_done``: READs whose answers are there, but that have not ended.
     """
     pointer = range(2 * SLOTS)
     return data.StructLayout({
@@ -74,7 +75,7 @@ def send_context_layout():
         "timeout_log2": 5, "tries": 8, "window": 8,
         "head": pointer, "send": pointer, "tail": pointer, "frame": 20, "head_psn": PSN_BITS,
         "oldest": PSN_BITS, "next": PSN_BITS, "highest": PSN_BITS, "recover": PSN_BITS, "limit": 8,
-        "grown": 8, "left": 8, "stamp": TIME_BITS, "held": 1, "reading": 1, "read_done": 1})
+        "grown": 8, "left": 8, "stamp": TIME_BITS, "held": 1, "reads_done": pointer})
 
 
 def receive_layout():
@@ -89,27 +90,28 @@ def receive_context_layout():
     ``head``, ``tail``: the oldest receive, one past the youngest, each with a bit for the lap.
     ``psn``: number of the next frame. ``asked``: a NAK was sent for it. ``inside``: a message of
     ``kind``, whose next byte belongs at ``address`` and of which ``left`` bytes are to come.
-    ``read``: the answer to a READ may come: ``read_length`` bytes, to ``read_address``.
+    ``read_head``, ``read_tail``: READs whose answers are to come, as the receives.
     """
     pointer = range(2 * SLOTS)
     return data.StructLayout({
         "state": QpState, "closing": 1, "domain": 8, "peer_qp": QP_BITS, "peer_mac": MAC_BITS,
         "head": pointer, "tail": pointer, "psn": PSN_BITS, "asked": 1, "inside": 1,
         "kind": FrameKind, "address": ADDRESS_BITS, "left": 32,
-        "read": 1, "read_address": ADDRESS_BITS, "read_length": 32})
+        "read_head": pointer, "read_tail": pointer})
 
 
 def event_layout():
     """What follows from a frame once all before it is in memory.
 
     ``reply``: an ACK or, if ``negative``, a NAK of ``psn`` goes to the peer. ``complete``: a
-    receive has ended, with ``status``. ``read_done``: so has a READ. ``fatal``: the queue pair goes
-    to its error state.
+    receive has ended, with ``status``. ``read_done``: so has a READ; ``read_waits``: one waits.
+    ``fatal``: the queue pair goes to its error state.
     """
     return data.StructLayout({
         "qp": QP_BITS, "reply": 1, "negative": 1, "syndrome": Syndrome, "psn": PSN_BITS,
         "echo": 1, "complete": 1, "opcode": Opcode, "status": Status, "cookie": COOKIE_BITS,
-        "length": 32, "immediate": 32, "read_done": 1, "fatal": 1})
+        "length": 32, "immediate": 32, "read_done": 1, "read_waits": 1,
+        "fatal": 1})
 
 
 def frames_of(entry):

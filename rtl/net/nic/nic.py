@@ -121,9 +121,7 @@ class Nic(wiring.Component):
 
     def _posts(self, m, window, respond, post):
         """Requests of the host and of the receiving side; the latter go first."""
-        m.d.comb += [
-            post.valid.eq(window.valid | respond.valid),
-            post.payload.eq(Mux(respond.valid, respond.payload, window.payload))]
+        m.d.comb += post.valid.eq(window.valid | respond.valid)
         held, own = Signal(), Signal()      # what stands stays until it is taken
         m.d.sync += [held.eq(post.valid & ~post.ready),
                      own.eq(Mux(held, own, respond.valid))]

@@ -116,6 +116,10 @@ class ReceiveQueues(wiring.Component):
             shape=receive_layout(), depth=self.qps * SLOTS, init=[])
         self.context, self.entry = Signal(receive_context_layout()), Signal(receive_layout())
         self.entry_write, entry_read = receives.write_port(), receives.read_port()
+        m.submodules.reads = reads = Memory(
+            shape=read_start_layout(), depth=self.qps * SLOTS, init=[])
+        self.read_write, read_read = reads.write_port(), reads.read_port()
+        self.read = read_read.data
         self.event, self.qp, self.failing = Signal(Event), Signal(range(self.qps)), Signal()
         read, write = contexts.read_port(), contexts.write_port()
         self.out = {}
@@ -127,6 +131,7 @@ class ReceiveQueues(wiring.Component):
         m.d.comb += [
             read.addr.eq(qp), self.entry.eq(entry_read.data),
             entry_read.addr.eq(Cat(c.head[:-1], self.qp)),
+            read_read.addr.eq(Cat(c.read_head[:-1], self.qp)),
             self.region_address.eq(Mux(self.event == Event.FRAME, self.frame.payload.key,
                                        self.post.payload.work.local_key))]
         with m.FSM():
@@ -136,7 +141,8 @@ class ReceiveQueues(wiring.Component):
                     m.next = "LOAD"
             with m.State("LOAD"):
                 m.d.sync += c.eq(read.data)
-                m.d.comb += entry_read.addr.eq(Cat(read.data.head[:-1], self.qp))
+                m.d.comb += [entry_read.addr.eq(Cat(read.data.head[:-1], self.qp)),
+                             read_read.addr.eq(Cat(read.data.read_head[:-1], self.qp))]
                 m.next = "ACT"
             with m.State("ACT"):
                 self._act(m)
@@ -162,7 +168,7 @@ class ReceiveQueues(wiring.Component):
         number = self.frame.payload.qp
         cases = [
             (Event.SET, self.set.valid, self.set.payload.qp),
-            (Event.STOP, self.stops.any(), pick(self.stops, 0)),
+            (Event.STOP, self.stops.any(), pick(self.stops, self.qp)),
             (Event.PLACED, self.placed.valid & room, self.placed.payload.event.qp),
             (Event.START, self.read_start.valid, self.read_start.payload.qp),
             (Event.POST, self.post.valid, self.post.payload.qp),

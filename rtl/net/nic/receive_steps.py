@@ -30,7 +30,7 @@ def set_context(m, r):
         m.d.sync += [getattr(c, name).eq(getattr(line, name)) for name in (
             "state", "domain", "peer_qp", "peer_mac")]
         m.d.sync += [getattr(c, name).eq(0) for name in (
-            "closing", "head", "tail", "asked", "inside", "read")]
+            "closing", "head", "tail", "asked", "inside", "read_head", "read_tail")]
         m.d.sync += c.psn.eq(line.receive_psn)
 
 
@@ -57,8 +57,10 @@ def flush(m, r):
 
 def start_read(m, r):
     """A READ goes out: its answer may come."""
-    c, read = r.context, r.read_start.payload
-    m.d.sync += [c.read.eq(1), c.read_address.eq(read.address), c.read_length.eq(read.length)]
+    c, write = r.context, r.read_write
+    m.d.comb += [write.en.eq(1), write.addr.eq(Cat(c.read_tail[:-1], r.qp)),
+                 write.data.eq(r.read_start.payload)]
+    m.d.sync += c.read_tail.eq(c.read_tail + 1)
     m.next = "STORE"
 
 
@@ -109,8 +111,9 @@ def tell(m, r):
         completion.payload.immediate.eq(event.immediate),
         completion.payload.status.eq(Mux(~good, Status.FLUSHED,
                                          Mux(wrong, Status.MEMORY, event.status))),
-        answer.valid.eq(good & event.read_done & ~wrong), answer.payload.qp.eq(r.qp),
-        answer.payload.kind.eq(AnswerKind.READ_DONE)]
+        answer.valid.eq(good & (event.read_done | event.read_waits) & ~wrong),
+        answer.payload.qp.eq(r.qp), answer.payload.kind.eq(Mux(
+            event.read_done, AnswerKind.READ_DONE, AnswerKind.READ_GOES_ON))]
     m.next = "STORE"
     with m.If(event.fatal | wrong):
         stop(m, r)
@@ -161,7 +164,7 @@ def _take_next(m, r, command, event):
     good, taken = Signal(), Signal()
     m.d.comb += [
         address.eq(Mux(~frame.first, c.address, Mux(
-            sends, entry.address, Mux(answers, c.read_address, frame.address)))),
+            sends, entry.address, Mux(answers, r.read.address, frame.address)))),
         left.eq(Mux(frame.first, frame.total, c.left))]
     formed = ((sends | writes | reads | answers) & (frame.first != c.inside)
               & (frame.first | (frame.kind == c.kind)) & (frame.total < LONGEST)
@@ -169,7 +172,8 @@ def _take_next(m, r, command, event):
               & (frame.length == Mux(reads, 0, Mux(frame.last, left, MTU_BYTES))))
     allowed = allows(m, r.region, key=frame.key, domain=c.domain, address=frame.address,
                      length=frame.total) & Mux(reads, r.region.remote_read, r.region.remote_write)
-    with m.If(~formed | answers & frame.first & (~c.read | (frame.total != c.read_length))):
+    with m.If(~formed | answers & frame.first & (
+            (c.read_head == c.read_tail) | (frame.total != r.read.length))):
         m.d.comb += syndrome.eq(Syndrome.FIELD)
     with m.Elif((writes | reads) & frame.first & ~allowed & (frame.total != 0)):
         m.d.comb += syndrome.eq(Syndrome.PROTECTION)
@@ -188,13 +192,14 @@ def _take_next(m, r, command, event):
         event.status.eq(Mux(long, Status.LENGTH, Status.OK)), event.cookie.eq(entry.cookie),
         event.opcode.eq(Mux(sends, Opcode.RECV, Opcode.RECV_IMM)),
         event.length.eq(frame.total), event.immediate.eq(Mux(sends, 0, frame.immediate)),
-        event.read_done.eq(good & frame.last & answers), event.fatal.eq(~good & ~late)]
+        event.read_done.eq(good & frame.last & answers),
+        event.read_waits.eq(good & (c.read_head != c.read_tail)), event.fatal.eq(~good & ~late)]
     m.d.sync += c.asked.eq(late)
     with m.If(good):
         m.d.sync += [c.psn.eq(c.psn + 1), c.inside.eq(~frame.last), c.kind.eq(frame.kind),
                      c.address.eq(address + frame.length), c.left.eq(left - frame.length)]
         with m.If(answers & frame.last):
-            m.d.sync += c.read.eq(0)
+            m.d.sync += c.read_head.eq(c.read_head + 1)
     with m.Elif(~late):
         m.d.sync += c.closing.eq(1)
     with m.If(event.complete):

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from rtl.common.queue import Queue
 from rtl.net.interfaces import (
     MAC_BITS,
+    PSN_BITS,
     QP_BITS,
     Status,
     completion_layout,
@@ -115,7 +116,9 @@ class SendQueues(wiring.Component):
         self.context, self.entry = Signal(send_context_layout()), Signal(entry_layout())
         self.entry_read, self.entry_write = entries.read_port(), entries.write_port()
         self.event, self.qp = Signal(Event), Signal(range(self.qps))
-        self.status, self.rewind = Signal(Status), Signal()     # of what fails; go back to `oldest`
+        self.status = Signal(Status)                    # of what fails
+        # Go back to the frame `next`: its request is looked for from the oldest on.
+        self.rewind, self.seeking, self.seek_psn = Signal(), Signal(), Signal(PSN_BITS)
         self.now, self.frame_start = Signal(TIME_BITS), Signal(32)
         m.d.sync += self.now.eq(self.now + 1)
         read, write = contexts.read_port(), contexts.write_port()
@@ -130,14 +133,16 @@ class SendQueues(wiring.Component):
         event, qp = self._choose(m, ready, waits)
         m.d.comb += [
             read.addr.eq(qp), self.entry.eq(self.entry_read.data),
-            self.entry_read.addr.eq(Cat(self.context.head[:-1], self.qp)),
+            self.entry_read.addr.eq(Cat(Mux(
+                self.seeking, self.context.send[:-1], self.context.head[:-1]), self.qp)),
             self.region_address.eq(self.post.payload.work.local_key)]
         c = self.context
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(event.valid):
                     m.d.sync += [self.event.eq(event.kind), self.qp.eq(qp),
-                                 self.status.eq(Status.OK), self.rewind.eq(0)]
+                                 self.status.eq(Status.OK), self.rewind.eq(0),
+                                 self.seeking.eq(0)]
                     m.next = "LOAD"
             with m.State("LOAD"):
                 loaded = read.data
@@ -149,8 +154,12 @@ class SendQueues(wiring.Component):
                 self._act(m)
             with m.State("LOOK"):
                 m.next = "RETIRE"
+                with m.If(self.seeking):
+                    m.next = "SEEK"
             with m.State("RETIRE"):
                 steps.retire(m, self)
+            with m.State("SEEK"):
+                steps.seek(m, self)
             with m.State("STORE"):
                 steps.store(m, self, write, ready, waits)
                 m.next = "IDLE"

@@ -62,7 +62,7 @@ def set_context(m, s):
         m.d.sync += [getattr(c, name).eq(line.send_psn) for name in (
             "head_psn", "oldest", "next", "highest", "recover")]
         m.d.sync += [getattr(c, name).eq(0) for name in (
-            "head", "send", "tail", "frame", "grown", "held", "reading", "read_done")]
+            "head", "send", "tail", "frame", "grown", "held", "reads_done")]
         m.d.sync += [c.limit.eq(line.window), c.left.eq(line.tries), c.stamp.eq(s.now)]
         with m.If(line.window == 0):
             m.d.sync += [c.limit.eq(1), c.window.eq(1)]
@@ -123,10 +123,9 @@ def answer(m, s):
     grown = Signal(9)
     m.d.comb += grown.eq(c.grown + ahead[:8])
     m.next = "LOOK"
-    with m.If((c.state == QpState.READY) & (a.kind == AnswerKind.READ_DONE)):
-        with m.If(c.reading):
-            m.d.sync += [c.read_done.eq(1), c.oldest.eq(c.next), c.left.eq(c.tries),
-                         c.stamp.eq(s.now)]
+    with m.If((a.kind == AnswerKind.READ_DONE) | (a.kind == AnswerKind.READ_GOES_ON)):
+        m.d.sync += [c.reads_done.eq(c.reads_done + (a.kind == AnswerKind.READ_DONE)),
+                     c.left.eq(c.tries), c.stamp.eq(s.now)]
     with m.Elif(known):
         m.d.sync += c.oldest.eq(a.psn)
         with m.If(ahead != 0):
@@ -149,8 +148,7 @@ def _refused(m, s, ahead):
     c, syndrome = s.context, s.answer.payload.syndrome
     again = (syndrome == Syndrome.SEQUENCE) | (syndrome == Syndrome.NOT_READY)
     with m.If(again):
-        psn = s.answer.payload.psn
-        m.d.sync += [c.next.eq(psn), s.rewind.eq(1), c.reading.eq(c.reading & (psn == c.next)),
+        m.d.sync += [c.next.eq(s.answer.payload.psn), s.rewind.eq(1),
                      c.held.eq(syndrome == Syndrome.NOT_READY)]
         with m.If(ahead == 0):
             m.d.sync += c.left.eq(c.left - 1)
@@ -169,7 +167,7 @@ def _refused(m, s, ahead):
 def look_at_time(m, s):
     """After too long a time without an answer, go back; a queue pair that was held goes on."""
     c, age = s.context, Signal.like(s.now)
-    waiting = (c.oldest != c.next) | c.reading
+    waiting = (c.head != c.send) | (c.oldest != c.next)
     m.d.comb += age.eq(s.now - c.stamp)
     m.next = "STORE"
     with m.If((c.state == QpState.READY) & c.held):
@@ -181,14 +179,14 @@ def look_at_time(m, s):
             fail(m, s, Status.UNREACHABLE)
         with m.Else():
             m.d.sync += [c.left.eq(c.left - 1), c.stamp.eq(s.now), c.next.eq(c.oldest),
-                         s.rewind.eq(1), c.reading.eq(c.reading & (c.oldest == c.next))]
+                         s.rewind.eq(1)]
             shrink(m, s)
             m.next = "LOOK"
 
 
 def sendable(c):
     """Whether a queue pair has a frame to send, and may."""
-    return ((c.state == QpState.READY) & ~c.held & (c.send != c.tail) & ~c.reading
+    return ((c.state == QpState.READY) & ~c.held & (c.send != c.tail)
             & (between(c.next, c.oldest) < c.limit))
 
 
@@ -226,24 +224,25 @@ def send(m, s):
             m.d.sync += c.highest.eq(c.next + 1)
         with m.If(under_way == 0):
             m.d.sync += c.stamp.eq(s.now)
-        with m.If(reads):
-            m.d.sync += c.reading.eq(1)
-        with m.Elif(last):
+        with m.If(last):
             m.d.sync += [c.send.eq(c.send + 1), c.frame.eq(0)]
 
 
 def retire(m, s):
-    """The oldest request ends if all of it was acknowledged, or as a failure has it end."""
+    """The oldest request ends if all of it was acknowledged, or as a failure has it end.
+
+    A READ ends when its answer is there as well.
+    """
     c, e = s.context, s.entry
     frames, failing = frames_of(e), s.status != Status.OK
     some, reads = c.head != c.tail, e.opcode == Opcode.READ
     acknowledged = between(c.oldest, c.head_psn) >= frames
-    done = some & acknowledged & (~reads | c.read_done)
+    done = some & acknowledged & (~reads | (c.reads_done != 0))
 
     def leave():
         m.d.sync += [c.head.eq(c.head + 1), c.head_psn.eq(c.head_psn + frames)]
-        with m.If(reads | (c.head == c.send)):
-            m.d.sync += [c.send.eq(c.head + 1), c.frame.eq(0), c.reading.eq(0), c.read_done.eq(0)]
+        with m.If(done & reads):
+            m.d.sync += c.reads_done.eq(c.reads_done - 1)
         with m.If(~done):
             m.d.sync += s.status.eq(Status.FLUSHED)
         m.next = "LOOK"
@@ -259,14 +258,27 @@ def retire(m, s):
         with m.If(failing):
             m.d.sync += c.state.eq(QpState.ERROR)
         with m.If(s.rewind):
-            m.d.sync += [c.send.eq(c.head), c.frame.eq(between(c.next, c.head_psn)[:20])]
+            m.d.sync += [c.send.eq(c.head), s.seek_psn.eq(c.head_psn), s.seeking.eq(1)]
+            m.next = "LOOK"
+
+
+def seek(m, s):
+    """From the oldest request on, find that of the frame ``next``."""
+    c = s.context
+    frames, apart = frames_of(s.entry), between(c.next, s.seek_psn)
+    with m.If((apart >= frames) & (c.send != c.tail)):
+        m.d.sync += [c.send.eq(c.send + 1), s.seek_psn.eq(s.seek_psn + frames)]
+        m.next = "LOOK"
+    with m.Else():
+        m.d.sync += c.frame.eq(apart)
+        m.next = "STORE"
 
 
 def store(m, s, write, ready, waits):
     """The context is kept, and with it whether there is something to send or to wait for."""
     c = s.context
     bit = (1 << s.qp)[:s.qps]
-    waiting = (c.state == QpState.READY) & ((c.oldest != c.next) | c.reading | c.held)
+    waiting = (c.state == QpState.READY) & ((c.head != c.send) | (c.oldest != c.next) | c.held)
     m.d.comb += [write.en.eq(1), write.addr.eq(s.qp), write.data.eq(c), s.ends.eq(1)]
     m.d.sync += [ready.eq((ready & ~bit) | Mux(sendable(c), bit, 0)),
                  waits.eq((waits & ~bit) | Mux(waiting, bit, 0))]
