@@ -164,9 +164,7 @@ class Wire:
         self.cut = False
 
     def take(self, frame, target, cycle):
-        f = parse(frame)
-        import os
-        if os.environ.get('DBG'): print(cycle, target.name, 'kind', f.kind, 'psn', hex(f.psn), 'len', len(f.payload), f.total, f.first, f.last, 'ask', f.ask, 'syn', f.syndrome, 'dst', f.destination.hex(), f.qp, f.source_qp)
+        parse(frame)
         if self.cut or random.random() < self.loss:
             self.lost += 1
             return
@@ -193,7 +191,7 @@ class Bench:
         self.dut, self.wire, self.cycle = dut, Wire(**faults), 0
         self.sides = [Side(dut, name, number) for number, name in enumerate("ab")]
 
-    async def start(self, *, window=8, timeout_log2=10, tries=7, psn=(0xFFFFF0, 5), qps=(1, 2),
+    async def start(self, *, window=8, timeout_log2=12, tries=7, psn=(0xFFFFF0, 5), qps=(1, 2),
                     ring_log2=6):
         """Reset; queue pair ``qps[0]`` of the first is joined to ``qps[1]`` of the second."""
         await sim.reset(self.dut, *self.sides[0].drive_low(), *self.sides[1].drive_low())

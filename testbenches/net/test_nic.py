@@ -109,7 +109,7 @@ async def every_kind_of_request_in_both_directions(dut, stalls):
 async def faults_of_the_wire_do_no_harm(dut, fault):
     names = ["loss", "twice", "late", "wrong", "mark"] if fault == "all" else [fault]
     bench = Bench(dut, **dict.fromkeys(names, 0.1))
-    await bench.start(tries=30)
+    await bench.start(tries=30, timeout_log2=11)
     await traffic(bench, random, 16)
 
 
