@@ -1,4 +1,4 @@
-"""The compute chiplet: PEs on a mesh with SRAM banks, HBM, a control block and a link."""
+"""The compute chiplet: PEs and a message engine on a mesh with SRAM banks, HBM and links."""
 from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -14,6 +14,7 @@ from rtl.link.on_die import OnDieLink, OnDiePort
 from rtl.link.transmitter import LinkState
 from rtl.memory.interfaces import ChannelPort
 from rtl.memory.tile import WAYS, MemoryTile, name_layout
+from rtl.net.interfaces import EnginePort
 from rtl.noc.address import DIE_BITS
 from rtl.noc.bridge import Bridge
 from rtl.noc.combine import Combiner
@@ -40,7 +41,7 @@ def states_layout(*, tiles):
 
 
 class ComputeBase(wiring.Component):
-    """A compute chiplet without PEs and HBM pseudo-channels: these are connected to its ports.
+    """A compute chiplet without PEs, message engine and HBM pseudo-channels: see its ports.
 
     There is one row of PEs more than is used: in each column one, bad or spare, is left out, as the
     configuration says. Until it opens them, no PE is listened to: accesses to their registers are
@@ -62,8 +63,12 @@ class ComputeBase(wiring.Component):
         A PE, as it sees itself, row-major, the spare row last.
     link : Out(PhitPort()), with a host on the die Out(OnDiePort())
         Pins of the die-to-die link to the I/O chiplet, or wires to the host's interface.
+    engine : In(EnginePort())
+        The message engine, as it sees itself, if there is one.
     peer<n> : Out(PhitPort())
         Pins of the link to the other chiplet of the row of the grid, then to that of the column.
+    net<n> : Out(PhitPort())
+        Pins of a link to a network chiplet.
     hbm<n> : Out(ChannelPort(...))
         A pseudo-channel, those of the first tile first.
     die : In(4)
@@ -78,27 +83,31 @@ class ComputeBase(wiring.Component):
         self.parameters = parameters
         addresses = parameters.addresses
         channel = ChannelPort(name_layout(parameters.layout).size)
+        engine = {"engine": In(EnginePort())} if parameters.engines else {}
         super().__init__({
-            **{f"pe{i}": In(PePort()) for i in range(parameters.built_pes)},
+            **{f"pe{i}": In(PePort()) for i in range(parameters.built_pes)}, **engine,
             **{f"hbm{i}": Out(channel) for i in range(addresses.channels)},
-            **{name: Out(PhitPort()) for name in parameters.peers},
+            **{name: Out(PhitPort()) for name in (*parameters.peers, *parameters.nets)},
             "link": Out(OnDiePort() if parameters.host else PhitPort()), "die": In(DIE_BITS),
             "states": Out(states_layout(tiles=addresses.banks))})
 
     def elaborate(self, platform):
         m = Module()
         layout, addresses = self.parameters.layout, self.parameters.addresses
-        pes, tiles, peers = ([f"{kind}{n}" for n in range(len(layout.group(kind)))]
-                             for kind in ("pe", "tile", "peer"))
+        pes, tiles, peers, nets = ([f"{kind}{n}" for n in range(len(layout.group(kind)))]
+                                   for kind in ("pe", "tile", "peer", "net"))
+        others = ["engine", *nets] if addresses.engines else nets
         m.submodules.requests = requests = Mesh(
-            request_packet_layout(layout), layout, sources=(*pes, "control", "bridge", *peers),
-            targets=(*pes, *tiles, "control", *peers))
+            request_packet_layout(layout), layout,
+            sources=(*pes, "control", "bridge", *peers, *others),
+            targets=(*pes, *tiles, "control", *peers, *others))
         m.submodules.responses = responses = Mesh(
-            response_packet_layout(layout), layout, sources=(*pes, *tiles, "control", *peers),
-            targets=(*pes, "control", "bridge", *peers), multicast=True)
+            response_packet_layout(layout), layout,
+            sources=(*pes, *tiles, "control", *peers, *others),
+            targets=(*pes, "control", "bridge", *peers, *others), multicast=True)
         m.submodules.control = control = Place(ControlBlock(
             pes=len(pes), rows=self.parameters.rows + 1, peers=len(peers), tiles=len(tiles),
-            ways=WAYS if addresses.channels else 0))
+            ways=WAYS if addresses.channels else 0, engines=addresses.engines, networks=len(nets)))
         ports = self._repair(m, control)
         events = self._settings(m, control.configuration)
         combined = []
@@ -127,10 +136,20 @@ class ComputeBase(wiring.Component):
             connect(m, getattr(requests, f"o_{name}"), end.i_packets)
             connect(m, end.o_packets, getattr(responses, f"i_{name}"))
 
+        def started(number, port):
+            connect(m, control.launches[number], port.launch)
+            connect(m, port.report, control.reports[number])
+            m.d.comb += [control.arrive[number].eq(port.arrive),
+                         control.idle[number].eq(port.idle),
+                         port.proceed.eq(control.proceed[number]),
+                         port.abort.eq(control.abort[number]),
+                         port.go.eq(control.go[number]), port.drop.eq(control.drop[number])]
+
+        window, anywhere = self.parameters.far_requests, tuple(addresses.ways)
         for i, name in enumerate(pes):
             port = ports[i]
-            end = requester(name, port.request, port.response, ways=tuple(addresses.ways),
-                            window=self.parameters.far_requests)
+            end = requester(name, port.request, port.response, ways=anywhere, networks=True,
+                            window=window)
             m.d.comb += [end.rate.eq(control.configuration.rate),
                          end.burst.eq(control.configuration.burst)]
             self._group(m, i, port.request.payload.group, end.members)
@@ -139,20 +158,22 @@ class ComputeBase(wiring.Component):
             connect(m, guard.unit, port.access)
             connect(m, port.access_response, guard.unit_response)
             target(name, guard.access, guard.access_response)
-            connect(m, control.launches[i], port.launch)
-            connect(m, port.report, control.reports[i])
-            m.d.comb += [control.arrive[i].eq(port.arrive), control.idle[i].eq(port.idle),
-                         port.proceed.eq(control.proceed[i]), port.abort.eq(control.abort[i]),
-                         port.go.eq(control.go[i]), port.drop.eq(control.drop[i])]
+            started(i, port)
+        if addresses.engines:
+            port = flipped(self.engine)
+            requester("engine", port.request, port.response, ways=anywhere, networks=True,
+                      window=window)
+            target("engine", port.access, port.access_response)
+            started(len(pes), port)
         requester("control", control.request, control.response)
         target("control", control.access, control.access_response)
-        requester("bridge", bridge.request, bridge.response)
+        requester("bridge", bridge.request, bridge.response, networks=True, window=window)
         connect(m, bridge.packets, control.packets)
         connect(m, bridge.aborts, control.aborts)
         connect(m, control.completions, bridge.completions)
         connect(m, bridge.link, link.port)
         connect(m, link.phits, flipped(self.link))
-        useless = [bridge.fault, *self._peers(m, requests, responses, requester, control)]
+        useless = [bridge.fault, *self._chiplets(m, requests, responses, requester, control)]
         self._observe(m, control, bridge, link, faults, memories, useless, combined)
         m.d.comb += control.noc_counters.eq(Cat(*(
             Cat(mesh.counters, C(mesh.links, 16), C(mesh.outputs, 16))
@@ -221,24 +242,37 @@ class ComputeBase(wiring.Component):
             connect(m, getattr(tile, f"hbm{n}"), flipped(port))
         return tile
 
-    def _peers(self, m, requests, responses, requester, control):
-        """Links to other compute dies; gives the faults of their bridges."""
-        addresses, latency = self.parameters.addresses, self.parameters.link_latency_cycles
-        tags, faults = link_tags(latency), []
-        capacity, onward = self.parameters.pes * self.parameters.far_requests, tuple(addresses.ways)
-        for n, name in enumerate(self.parameters.peers):
+    def _chiplets(self, m, requests, responses, requester, control):
+        """Links to other compute dies and to network chiplets; gives the faults of their bridges.
+
+        A bridge has room for all that those who may send to it have under way, see
+        docs/decisions/0012-peers.md and 0018-network-chiplets.md.
+        """
+        p, addresses, faults = self.parameters, self.parameters.addresses, []
+        tags, window = link_tags(p.link_latency_cycles), p.far_requests
+        senders, onward = p.pes + p.engines, tuple(addresses.ways)
+
+        def chiplet(name, counters, *, capacity, **options):
             m.submodules[name] = bridge = Place(
-                PeerBridge(addresses.layout, capacity=capacity + n * tags, tags=tags))
-            m.submodules[f"{name}_link"] = link = Place(D2dLink(latency_cycles=latency))
-            onward = onward[1:]     # what came along the row goes on along the column alone
-            requester(name, bridge.request, bridge.response, ways=onward)
+                PeerBridge(addresses.layout, capacity=capacity, tags=tags))
+            m.submodules[f"{name}_link"] = link = Place(
+                D2dLink(latency_cycles=p.link_latency_cycles))
+            requester(name, bridge.request, bridge.response, **options)
             connect(m, getattr(requests, f"o_{name}"), bridge.i_packets)
             connect(m, bridge.o_packets, getattr(responses, f"i_{name}"))
             connect(m, bridge.link, link.port)
             connect(m, link.phits, flipped(getattr(self, name)))
-            m.d.comb += [bridge.down.eq(link.state == LinkState.DOWN), control.peer_counters[n].eq(
+            m.d.comb += [bridge.down.eq(link.state == LinkState.DOWN), counters.eq(
                 Cat(link.counters, link.state, C(0, 30), bridge.counters))]
             faults.append(bridge.fault)
+
+        for n, name in enumerate(p.peers):
+            onward = onward[1:]     # what came along the row goes on along the column alone
+            chiplet(name, control.peer_counters[n], capacity=senders * window + n * tags,
+                    ways=onward, networks=True)
+        for n, name in enumerate(p.nets):   # the host as well, and what came from other dies
+            chiplet(name, control.network_counters[n],
+                    capacity=(senders + 1) * window + len(p.peers) * tags)
         return faults
 
     def _observe(self, m, control, bridge, link, faults, tiles, useless, combined):
@@ -249,7 +283,9 @@ class ComputeBase(wiring.Component):
         events = [
             sum(faults[f"pe{n}"] for n in range(self.parameters.pes)),
             faults["control"], faults["bridge"], sum(useless), sum(sram), sum(hbm),
-            sum((faults[name] for name in self.parameters.peers), C(0, 1)), sum(combined)]
+            sum((faults[name] for name in self.parameters.peers), C(0, 1)), sum(combined),
+            faults.get("engine", C(0, 1)),
+            sum((faults[name] for name in self.parameters.nets), C(0, 1))]
         for counter, event in zip(control.counters, events, strict=False):
             count = Signal(32)
             m.d.sync += count.eq(count + event)
@@ -260,6 +296,7 @@ class ComputeBase(wiring.Component):
             identity.sram_kib.eq(addresses.sram_bytes >> 10),
             identity.hbm_channels.eq(addresses.channels),
             identity.hbm_mib.eq(addresses.hbm_bytes >> 20),
+            identity.engines.eq(addresses.engines), identity.networks.eq(addresses.networks),
             control.link_counters.eq(Cat(link.counters, link.state))]
         requested, responded = bridge.link.i_request, bridge.link.o_response
         m.d.sync += [states.sram.eq(sram), states.hbm.eq(hbm), states.packets.eq(control.states),
@@ -273,7 +310,7 @@ def pe_units(parameters):
 
 
 class ComputeChiplet(wiring.Component):
-    """A compute chiplet: :class:`ComputeBase` with its PEs.
+    """A compute chiplet: :class:`ComputeBase` with its PEs and its message engine.
 
     Parameters
     ----------
@@ -282,18 +319,23 @@ class ComputeChiplet(wiring.Component):
 
     Members
     -------
-    link, peer<n>, hbm<n>, die, states
+    link, peer<n>, net<n>, hbm<n>, die, states
         As those of :class:`ComputeBase`.
     pe<n>_states : Out(18)
         ``states`` of a PE.
+    engine_states : Out(4)
+        ``states`` of the message engine, if there is one.
     """
 
     def __init__(self, parameters):
         self.parameters = parameters
         self.base = Place(ComputeBase(parameters))
+        inner = {"engine", *(f"pe{i}" for i in range(parameters.built_pes))}
         outer = {name: member for name, member in self.base.signature.members.items()
-                 if not name.startswith("pe") or name in parameters.peers}
+                 if name not in inner}
         outer |= {f"pe{i}_states": Out(2 * len(Unit)) for i in range(parameters.built_pes)}
+        if parameters.engines:
+            outer["engine_states"] = Out(4)
         super().__init__(outer)
 
     def elaborate(self, platform):
@@ -305,17 +347,21 @@ class ComputeChiplet(wiring.Component):
                 lines=parameters.local_lines, banks=parameters.local_banks,
                 rows=parameters.dot_rows, lanes=parameters.mx4_lanes,
                 units=pe_units(parameters)))
-            port = getattr(base, f"pe{i}")
-            for name, member in PePort().members.items():
-                its, mine = getattr(pe, name), getattr(port, name)
-                if member.is_signature:
-                    connect(m, its, mine)
-                else:
-                    m.d.comb += mine.eq(its) if member.flow is Out else its.eq(mine)
+            self._join(m, pe, getattr(base, f"pe{i}"), PePort())
             m.d.comb += getattr(self, f"pe{i}_states").eq(pe.states)
         connect(m, base.link, flipped(self.link))
         channels = [f"hbm{i}" for i in range(parameters.addresses.channels)]
-        for name in (*parameters.peers, *channels):
+        for name in (*parameters.peers, *parameters.nets, *channels):
             connect(m, getattr(base, name), flipped(getattr(self, name)))
         m.d.comb += [base.die.eq(self.die), self.states.eq(base.states)]
         return m
+
+    @staticmethod
+    def _join(m, unit, port, signature):
+        """Connect what a unit has of ``signature`` to its port at the base."""
+        for name, member in signature.members.items():
+            its, mine = getattr(unit, name), getattr(port, name)
+            if member.is_signature:
+                connect(m, its, mine)
+            else:
+                m.d.comb += mine.eq(its) if member.flow is Out else its.eq(mine)

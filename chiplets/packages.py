@@ -49,6 +49,9 @@ class ComputeParameters:
         Requests of a PE to other chiplets under way at once; with so many, it makes no other.
     cluster : tuple of int
         Rows and columns of the PEs that share a router of the mesh [PE].
+    engines, networks : int
+        Message engines, and links to network chiplets. As many requests to other chiplets as of a
+        PE are under way of a message engine, and of the host to the network chiplets.
 
     Their exceptions are those of the components that they are for.
     """
@@ -69,10 +72,13 @@ class ComputeParameters:
     grid: tuple = (1, 1)
     far_requests: int = 40
     cluster: tuple = (1, 1)
+    engines: int = 0
+    networks: int = 0
 
     @property
     def layout(self):
         return MeshLayout.standard(self.rows, self.columns, peers=sum(self.grid) - 2,
+                                   engines=self.engines, networks=self.networks,
                                    cluster=self.cluster)
 
     @property
@@ -85,6 +91,11 @@ class ComputeParameters:
     def peers(self):
         """Names of the links to other compute chiplets."""
         return [f"peer{n}" for n in range(len(self.addresses.ways))]
+
+    @property
+    def nets(self):
+        """Names of the links to network chiplets."""
+        return [f"net{n}" for n in range(self.networks)]
 
     @property
     def pes(self):

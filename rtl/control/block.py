@@ -30,7 +30,7 @@ VERSION = 1
 def identity_layout():
     """What a compute die is: line 0 of its control registers from word 2 on."""
     return data.StructLayout({"die": 32, "rows": 32, "columns": 32, "sram_kib": 32,
-                              "hbm_channels": 32, "hbm_mib": 32})
+                              "hbm_channels": 32, "hbm_mib": 32, "engines": 32, "networks": 32})
 
 
 CONFIGURATION_LINE = 7      # of the control registers
@@ -72,7 +72,8 @@ class ControlBlock(wiring.Component):
     A packet is refused, with no effect on any PE, if its mask is empty or names a PE that the die
     does not have, or PEs are not open (``BAD_FIELD``, field 8), if its table is not at a line
     (``BAD_FIELD``, field 2) or cannot be read (as :class:`AccessError` says, field 2), or if it
-    needs a PE that was given up (``WATCHDOG``, field 8). See
+    needs a PE that was given up (``WATCHDOG``, field 8). What is said of PEs holds for the message
+    engine as well: it is one more bit of the mask, behind theirs, and so in all arrays. See
     :class:`rtl.control.context.PacketContext` for barriers and time-outs. The configuration can be
     written while no packet is here, only with rows that there are, and it cannot close PEs again;
     else the write is answered with an error. The clock of all but a counter of time
@@ -82,7 +83,9 @@ class ControlBlock(wiring.Component):
     Parameters
     ----------
     pes : int
-        PEs of the die. :exc:`ValueError` unless in 1 to 80.
+        PEs of the die.
+    engines : int
+        Message engines of the die. :exc:`ValueError` if these are in all not 1 to 80 with the PEs.
     rows : int
         Rows of PEs, the spare one included, that a repair may name.
     tiles, ways : int
@@ -93,6 +96,8 @@ class ControlBlock(wiring.Component):
         See :class:`rtl.control.context.PacketContext`.
     peers : int
         Links to other compute dies. :exc:`ValueError` unless in 0 to 2.
+    networks : int
+        Links to network chiplets. :exc:`ValueError` unless in 0 to 2.
 
     Members
     -------
@@ -106,11 +111,11 @@ class ControlBlock(wiring.Component):
         To memory, for program tables.
     access, access_response : In(stream.Signature(request_layout())), Out(...)
         To the control registers (see docs/programming-model.md).
-    launches, reports : Out(stream.Signature(launch_layout())).array(pes), In(...)
+    launches, reports : Out(stream.Signature(launch_layout())).array(pes + engines), In(...)
         To and from the PEs. All outputs to the PEs are functions of registers.
-    arrive, idle : In(pes)
+    arrive, idle : In(pes + engines)
         As in :class:`rtl.pe.interfaces.PePort`, a bit for each PE.
-    go, drop, proceed, abort : Out(pes)
+    go, drop, proceed, abort : Out(pes + engines)
         As well.
     identity : In(identity_layout())
         Constant; shown in the registers.
@@ -122,6 +127,8 @@ class ControlBlock(wiring.Component):
         What the meshes carried and lost, shown in the registers beside a counter of time.
     peer_counters : In(512).array(peers)
         The lines of the links to other compute dies, shown in the registers.
+    network_counters : In(512).array(networks)
+        The lines of the links to network chiplets, shown in the registers: last line first.
     tile_counters : In(512).array(tiles)
         The lines of the memory tiles, shown in the registers.
     configuration : Out(configuration_layout())
@@ -132,18 +139,22 @@ class ControlBlock(wiring.Component):
         The registers take the coming edge of the clock.
     """
 
-    def __init__(self, *, pes, rows=1, contexts=8, patience_log2=6, peers=0, tiles=0, ways=0):
-        if not isinstance(pes, int) or not 1 <= pes <= link.MASK_BITS:
-            raise ValueError(f"PEs must be an integer in 1 to {link.MASK_BITS}, not {pes!r}")
+    def __init__(self, *, pes, rows=1, contexts=8, patience_log2=6, peers=0, tiles=0, ways=0,
+                 engines=0, networks=0):
+        if not isinstance(pes, int) or not 1 <= pes <= link.MASK_BITS - engines:
+            raise ValueError(f"PEs must be an integer in 1 to {link.MASK_BITS - engines}, "
+                             f"not {pes!r}")
         if not isinstance(contexts, int) or not 1 <= contexts <= 8:
             raise ValueError(f"Contexts must be an integer in 1 to 8, not {contexts!r}")
-        if not isinstance(peers, int) or not 0 <= peers <= 2:
-            raise ValueError(f"Peers must be an integer in 0 to 2, not {peers!r}")
+        for name, value in (("Peers", peers), ("Networks", networks)):
+            if not isinstance(value, int) or not 0 <= value <= 2:
+                raise ValueError(f"{name} must be an integer in 0 to 2, not {value!r}")
         self.pes, self.rows, self.contexts = pes, rows, contexts
         if not isinstance(tiles, int) or not 0 <= tiles <= 16:
             raise ValueError(f"Tiles must be an integer in 0 to 16, not {tiles!r}")
         self.patience_log2, self.peers = patience_log2, peers
-        self.tiles, self.ways = tiles, ways
+        self.tiles, self.ways, self.engines, self.networks = tiles, ways, engines, networks
+        self.targets = targets = pes + engines  # of a work packet
         super().__init__({
             "packets": In(stream.Signature(link.launch_layout())),
             "aborts": In(stream.Signature(link.abort_layout())),
@@ -152,13 +163,14 @@ class ControlBlock(wiring.Component):
             "response": In(stream.Signature(response_layout())),
             "access": In(stream.Signature(request_layout())),
             "access_response": Out(stream.Signature(response_layout())),
-            "launches": Out(stream.Signature(launch_layout())).array(pes),
-            "reports": In(stream.Signature(report_layout())).array(pes),
-            "arrive": In(pes), "idle": In(pes), "go": Out(pes), "drop": Out(pes),
-            "proceed": Out(pes), "abort": Out(pes),
+            "launches": Out(stream.Signature(launch_layout())).array(targets),
+            "reports": In(stream.Signature(report_layout())).array(targets),
+            "arrive": In(targets), "idle": In(targets), "go": Out(targets), "drop": Out(targets),
+            "proceed": Out(targets), "abort": Out(targets),
             "identity": In(identity_layout()), "counters": In(data.ArrayLayout(32, 16)),
             "link_counters": In(LINE_BITS), "noc_counters": In(LINE_BITS - 32),
             "peer_counters": In(LINE_BITS).array(peers),
+            "network_counters": In(LINE_BITS).array(networks),
             "tile_counters": In(LINE_BITS).array(tiles),
             "configuration": Out(configuration_layout()),
             "states": Out(3 * contexts), "awake": Out(1)})
@@ -168,10 +180,11 @@ class ControlBlock(wiring.Component):
         top.submodules.core = DomainRenamer("work")(m)
         gated_domain(top, name="work", enable=ResetSignal("sync") | self.awake)
         top.d.sync += now.eq(now + 1)
-        m.submodules.launcher = launcher = Launcher(pes=self.pes, contexts=self.contexts)
-        contexts = [PacketContext(pes=self.pes, patience_log2=self.patience_log2)
+        m.submodules.launcher = launcher = Launcher(pes=self.targets, contexts=self.contexts)
+        contexts = [PacketContext(pes=self.targets, patience_log2=self.patience_log2)
                     for _ in range(self.contexts)]
-        lost, sent = Signal(self.pes), Signal(self.pes)     # PEs given up; aborts that were sent
+        lost = Signal(self.targets)     # those that were given up
+        sent = Signal(self.targets)     # those that an abort was sent to
         stop = self._any(context.stop for context in contexts)
         blocked = self._admit(m, contexts, launcher, lost)
         self._go(m, contexts, launcher, blocked, held=stop | self.abort | lost)
@@ -196,7 +209,7 @@ class ControlBlock(wiring.Component):
                          self.states[3 * i:3 * i + 3].eq(context.state)]
         connect(m, launcher.request, flipped(self.request))
         connect(m, flipped(self.response), launcher.response)
-        for i in range(self.pes):
+        for i in range(self.targets):
             connect(m, launcher.launches[i], flipped(self.launches[i]))
         m.d.comb += [self.aborts.ready.eq(1), launcher.lost.eq(lost),
                      self.proceed.eq(self._any(context.proceed for context in contexts)),
@@ -229,7 +242,7 @@ class ControlBlock(wiring.Component):
             for state, mask in zip(states, masks, strict=True))
         kin = Cat(context.pending.id[:LAUNCH_STREAM_BITS] == packet.id[:LAUNCH_STREAM_BITS]
                   for context in contexts)
-        outside = packet.pe_mask[self.pes:].any() | (packet.pe_mask == 0) | (
+        outside = packet.pe_mask[self.targets:].any() | (packet.pe_mask == 0) | (
             ~self.configuration.open)
         misplaced = packet.table % LINE_BYTES != 0
         gone = (packet.pe_mask & lost).any()
@@ -279,9 +292,9 @@ class ControlBlock(wiring.Component):
 
     def _report(self, m, contexts):
         """Reports are taken one at a time. Gives which stand at the inputs and in the queues."""
-        m.submodules.reporter = reporter = RoundRobin(self.pes)
+        m.submodules.reporter = reporter = RoundRobin(self.targets)
         report, queues = Signal(report_layout()), []
-        for pe in range(self.pes):
+        for pe in range(self.targets):
             m.submodules[f"reports{pe}"] = queue = Queue(report_layout())
             connect(m, flipped(self.reports[pe]), queue.i)
             m.d.comb += queue.o.ready.eq(reporter.grant[pe])
@@ -308,8 +321,8 @@ class ControlBlock(wiring.Component):
         """Lines: who this is, PEs and contexts, counters of the die, of links; configuration."""
         layout = configuration_layout()
         m.submodules.registers = registers = RegisterLines(
-            count=control_lines(pes=self.pes, tiles=self.tiles), stored=CONFIGURATION_LINE,
-            stored_bits=layout.size)
+            count=control_lines(pes=self.pes, tiles=self.tiles, networks=self.networks),
+            stored=CONFIGURATION_LINE, stored_bits=layout.size)
         offer = data.View(layout, registers.offer)
         active = Cat(c.state != ContextState.FREE for c in contexts).any()
         unknown = Cat(offer.repair[n] > self.rows for n in range(COLUMNS)).any() | (
@@ -333,6 +346,8 @@ class ControlBlock(wiring.Component):
             registers.lines[6].eq(Cat(now, self.noc_counters))]
         m.d.comb += [registers.lines[4 + n].eq(line) for n, line in enumerate(self.peer_counters)]
         m.d.comb += [registers.lines[8 + n].eq(line) for n, line in enumerate(self.tile_counters)]
+        m.d.comb += [registers.lines[-1 - n].eq(line)
+                     for n, line in enumerate(self.network_counters)]
         if registers.count > MASK_LINE:
             masks = [self.idle, lost, *(context.pending.pe_mask for context in contexts)]
             m.d.comb += [registers.lines[MASK_LINE + n // 4][n % 4 * 128:][:len(mask)].eq(mask)

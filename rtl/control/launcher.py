@@ -25,14 +25,14 @@ ENTRIES = LINE_BITS // 32   # of a line of the table
 class Launcher(wiring.Component):
     """Takes one work packet at a time: reads its program table, offers its PEs their programs.
 
-    A packet takes ``pes + 2`` cycles and the time of the reads: a table has ``ceil(pes / 16)``
-    lines, read one after another. The program of PE ``p`` is at the table's address + 64 x entry
-    ``p``. If a line of the table cannot be read, no PE is given one.
+    A packet takes 3 cycles, the number of its last PE, and the time of the reads: a table has
+    ``ceil(pes / 16)`` lines, read one after another. The program of PE ``p`` is at the table's
+    address + 64 x entry ``p``. If a line of the table cannot be read, no PE is given one.
 
     Parameters
     ----------
     pes : int
-        PEs of the die.
+        PEs of the die, and whatever else is started as they are.
     contexts : int
         Work packets to choose from.
 
@@ -114,17 +114,19 @@ class Launcher(wiring.Component):
                                      self.refusal.code.eq(error_code(response.error))]
                         m.next = "CHOOSE"
             with m.State("LAUNCH"):
-                program = packet.table + entries[pe] * LINE_BYTES
+                program, last = packet.table + entries[pe] * LINE_BYTES, Signal()
                 with m.Switch(pe):
                     for i, launch in enumerate(self.launches):
-                        with m.Case(i), m.If(packet.pe_mask[i] & ~self.lost[i]):
-                            m.d.sync += [
-                                launch.valid.eq(1), launch.payload.program.eq(program),
-                                launch.payload.watchdog.eq(
-                                    Mux(packet.watchdog == 0, DEFAULT_WATCHDOG,
-                                        packet.watchdog))]
+                        with m.Case(i):
+                            m.d.comb += last.eq(~packet.pe_mask[i + 1:self.pes].any())
+                            with m.If(packet.pe_mask[i] & ~self.lost[i]):
+                                m.d.sync += [
+                                    launch.valid.eq(1), launch.payload.program.eq(program),
+                                    launch.payload.watchdog.eq(
+                                        Mux(packet.watchdog == 0, DEFAULT_WATCHDOG,
+                                            packet.watchdog))]
                 m.d.sync += pe.eq(pe + 1)
-                with m.If(pe == self.pes - 1):
+                with m.If(last):
                     m.d.comb += self.started.eq(chosen)
                     m.next = "CHOOSE"
         m.d.comb += self.active.eq(~fsm.ongoing("CHOOSE") | self.launching.any())

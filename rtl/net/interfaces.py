@@ -3,10 +3,17 @@
 All layouts are this project's choice; see docs/network.md for the rules that go with them.
 """
 from amaranth import *
-from amaranth.lib import data, enum, wiring
+from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.pe.interfaces import ADDRESS_BITS, LINE_BITS
+from rtl.pe.interfaces import (
+    ADDRESS_BITS,
+    LINE_BITS,
+    launch_layout,
+    report_layout,
+    request_layout,
+    response_layout,
+)
 
 QP_BITS = 16            # of the number of a queue pair on a wire and in a work request
 PSN_BITS = 24
@@ -186,6 +193,27 @@ class EngineKind(enum.Enum, shape=8):
     REDUCE = 0x22       # S = A + B
     COPY = 0x23         # S = A
     ARRIVE = 0x24       # join the barrier of the work packet, wait until all have come
+
+
+class EnginePort(wiring.Signature):
+    """What leaves a message engine, seen by the engine: members as those of a PE's ``PePort``.
+
+    All outputs are functions of registers. Responses are taken without waiting for requests, and
+    accesses are answered without waiting for either.
+    """
+
+    def __init__(self):
+        super().__init__({
+            "launch": In(stream.Signature(launch_layout())), "go": In(1), "drop": In(1),
+            "report": Out(stream.Signature(report_layout())),
+            "arrive": Out(1), "proceed": In(1), "abort": In(1),
+            "request": Out(stream.Signature(request_layout())),
+            "response": In(stream.Signature(response_layout())),
+            "access": In(stream.Signature(request_layout())),
+            "access_response": Out(stream.Signature(response_layout())), "idle": Out(1)})
+
+    def __eq__(self, other):
+        return isinstance(other, EnginePort)
 
 
 class Compare(enum.Enum, shape=4):

@@ -5,6 +5,7 @@ from amaranth import *
 from amaranth.lib import enum
 from amaranth.utils import exact_log2
 
+from rtl.net.interfaces import NETWORK_WINDOW_LOG2
 from rtl.noc.interleave import check_ways, spread
 from rtl.noc.packets import MeshLayout, node_layout
 from rtl.pe.interfaces import LINE_BYTES
@@ -14,6 +15,7 @@ REGION_BITS = 4
 OFFSET_BITS = 40
 SMALL_PES, SMALL_TILES = 16, 8   # of dies with half as many lines of control registers
 PE_WINDOW_BITS = 16     # log2 of the bytes of a PE's register window
+ENGINE_WINDOW_BITS = 13     # and of a message engine's
 
 
 class Region(enum.Enum, shape=REGION_BITS):
@@ -24,11 +26,13 @@ class Region(enum.Enum, shape=REGION_BITS):
     PE = 2
     CONTROL = 3
     CHANNEL = 4     # counters of the HBM pseudo-channels, a line each
+    NETWORK = 5     # windows of the NICs behind the links to network chiplets
+    ENGINE = 6      # the message engine, see docs/network.md
 
 
-def control_lines(*, pes, tiles):
+def control_lines(*, pes, tiles, networks=0):
     """Lines of a die's control registers: a large die needs some that others do not have."""
-    return 16 if pes <= SMALL_PES and tiles <= SMALL_TILES else 32
+    return 16 if pes <= SMALL_PES and tiles + networks <= SMALL_TILES else 32
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ class AddressMap:
     Parameters
     ----------
     layout : MeshLayout
-        Mesh with the nodes ``tile<n>``, ``control``.
+        Mesh with the nodes ``tile<n>``, ``control``, and, if there are any, ``engine`` and
+        ``net<n>``.
     bank_lines : int
         Size of an SRAM bank [line of 64 bytes].
     hbm_tiles, tile_channels : int
@@ -115,7 +120,17 @@ class AddressMap:
 
     @property
     def control_bytes(self):
-        return control_lines(pes=self.pes, tiles=self.banks) * LINE_BYTES
+        return LINE_BYTES * control_lines(pes=self.pes, tiles=self.banks, networks=self.networks)
+
+    @property
+    def engines(self):
+        """Message engines: 0 or 1."""
+        return int("engine" in self.layout.nodes)
+
+    @property
+    def networks(self):
+        """Links to network chiplets."""
+        return len(self.layout.group("net"))
 
     @property
     def ways(self):
@@ -123,12 +138,13 @@ class AddressMap:
         names = [name for name, size in zip("XY", self.grid[::-1], strict=True) if size > 1]
         return dict(zip(names, self.layout.group("peer"), strict=True))
 
-    def decode(self, m, address, *, die, ways=()):
-        """Returns the node that takes a request for ``address``, whether it is on another die than
-        ``die``, and whether there is one at all.
+    def decode(self, m, address, *, die, ways=(), networks=False):
+        """Returns the node that takes a request for ``address``, whether it is a bridge to another
+        chiplet than ``die``, and whether there is one at all.
 
-        The node for another die is that of a neighbour, first along the row, then along the column,
-        if it is one of ``ways``.
+        The node for another compute die is that of a neighbour, first along the row, then along the
+        column, if it is one of ``ways``. The network chiplets are open to requests only with
+        ``networks``.
         """
         node, known, far = Signal(node_layout()), Signal(), Signal()
         offset = address[:OFFSET_BITS]
@@ -146,11 +162,18 @@ class AddressMap:
             groups[Region.CHANNEL] = [tile for tile in tiles[:self.hbm_tiles]
                                       for _ in range(self.tile_channels)], line, (
                                           self.channels * LINE_BYTES)
+        if self.engines:
+            groups[Region.ENGINE] = [self.layout.nodes["engine"]], C(0), 1 << ENGINE_WINDOW_BITS
+        if self.networks and networks:
+            groups[Region.NETWORK] = (self.layout.group("net"), offset[NETWORK_WINDOW_LOG2:],
+                                      self.networks << NETWORK_WINDOW_LOG2)
         with m.Switch(region):
             for value, (nodes, index, size) in groups.items():
                 with m.Case(value):
-                    m.d.comb += known.eq((offset < size)
-                                         & (address[OFFSET_BITS + REGION_BITS:] == die))
+                    here = (offset < size) & (address[OFFSET_BITS + REGION_BITS:] == die)
+                    m.d.comb += known.eq(here)
+                    if value is Region.NETWORK:
+                        m.d.comb += far.eq(here)
                     with m.Switch(index[:max(len(nodes) - 1, 0).bit_length()]):
                         for i, place in enumerate(nodes):
                             with m.Case(i):

@@ -22,7 +22,7 @@ class Requester(wiring.Component):
     Latency is 0 cycles both ways, throughput one a cycle. A request that no node answers is
     answered here with ``AccessError.ADDRESS``, to this node alone whatever its ``members``; such
     answers may overtake others. So is a multicast of another die. While ``window`` requests for
-    other dies are under way, none is taken. No combinational path leads from ``request`` to
+    other chiplets are under way, none is taken. No combinational path leads from ``request`` to
     ``response``, or from the valid or the payload to the ready of one stream. The clock stops while
     there is neither a request nor a response, and the bucket that shapes the requests is off or
     full.
@@ -33,8 +33,10 @@ class Requester(wiring.Component):
         Addresses of the die.
     ways : tuple of str
         Ways to other dies that requests may take, of :attr:`AddressMap.ways`; others are refused.
+    networks : bool
+        Requests may go to the network chiplets of the die.
     window : int
-        Requests for other dies under way at once; 0: no limit, as who sends them keeps to one.
+        Requests for other chiplets under way at once; 0: no limit, as who sends them keeps to one.
         :exc:`ValueError` if negative.
 
     Members
@@ -63,7 +65,7 @@ class Requester(wiring.Component):
         High for one cycle per request that no node answers.
     """
 
-    def __init__(self, addresses, *, ways=(), window=0):
+    def __init__(self, addresses, *, ways=(), networks=False, window=0):
         if not isinstance(addresses, AddressMap):
             raise TypeError(f"Addresses must be an AddressMap, not {addresses!r}")
         for way in ways:
@@ -72,6 +74,7 @@ class Requester(wiring.Component):
         if not isinstance(window, int) or window < 0:
             raise ValueError(f"Window must be a natural number, not {window!r}")
         self.addresses, self.ways, self.window = addresses, tuple(ways), window
+        self.networks = bool(networks)
         super().__init__({
             "request": In(stream.Signature(request_layout())),
             "response": Out(stream.Signature(response_layout())),
@@ -91,7 +94,7 @@ class Requester(wiring.Component):
             ResetSignal("sync"), self.request.valid, self.i_packets.valid, faults.r_rdy,
             stalled, ~bucket.rests).any())
         target, far, known = self.addresses.decode(
-            m, self.request.payload.address, die=self.die, ways=self.ways)
+            m, self.request.payload.address, die=self.die, ways=self.ways, networks=self.networks)
         room = self._room(m, far)
         packet, fault = self.o_packets.payload, data.View(refused, faults.r_data)
         body, answer = self.i_packets.payload.body, self.response.payload
@@ -125,7 +128,7 @@ class Requester(wiring.Component):
 
     def _room(self, m, far):
         """Whether the window has a place; counts requests that are ``far`` and their answers."""
-        if not (self.ways and self.window):
+        if not self.window or not (self.ways or self.networks and self.addresses.networks):
             return C(1)
         count, room = Signal(range(self.window + 1)), Signal()
         m.d.comb += room.eq(count != self.window)

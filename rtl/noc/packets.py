@@ -81,7 +81,7 @@ class Node:
 
 @dataclass(frozen=True)
 class MeshLayout:
-    """Size of a mesh, and the nodes at its edges. PEs are the local nodes, numbered row-major.
+    """Size of a mesh, and the nodes beside its PEs, which are local nodes, numbered row-major.
 
     Parameters
     ----------
@@ -89,8 +89,8 @@ class MeshLayout:
         Grid of PEs [PE]. :exc:`ValueError` unless multiples of the cluster that make 1 to 15
         rows and columns of routers.
     edges : tuple of (str, Node)
-        Names and places of the nodes at the edges. :exc:`ValueError` if two are at one place, or
-        one is not at an edge.
+        Names and places of all other nodes. :exc:`ValueError` if two are at one place, or one is
+        neither at an edge nor at a local port past those of the PEs.
     cluster : tuple of (int, int)
         Rows and columns of the PEs that share a router [PE]. :exc:`ValueError` unless positive,
         with at most 12 PEs. Source: one router serves six PEs in Meta's ISCA 2026 paper on the
@@ -120,30 +120,44 @@ class MeshLayout:
             outward = {"NORTH": node.row == 0, "SOUTH": node.row == self.router_rows - 1,
                        "WEST": node.column == 0, "EAST": node.column == self.router_columns - 1}
             inside = 0 <= node.row < self.router_rows and 0 <= node.column < self.router_columns
-            if not inside or not outward.get(node.port, False):
-                raise ValueError(f"Node {name!r} must be at an edge of the mesh, not {node!r}")
+            if not inside or not (outward.get(node.port, False) or node.port in self.spare_ports):
+                raise ValueError(f"Node {name!r} must be at an edge of the mesh or at a local port "
+                                 f"that no PE has, not {node!r}")
             if places.count(node) > 1:
                 raise ValueError(f"Node {name!r} must have a place of its own, not {node!r}")
 
     @classmethod
-    def standard(cls, rows, columns, *, peers=0, cluster=(1, 1)):
+    def standard(cls, rows, columns, *, peers=0, engines=0, networks=0, cluster=(1, 1)):
         """Memory tiles west and east of each row, control and bridge in the north, peers south.
 
         Rows and columns are those of the routers. ``peers``: links to other compute dies, at most
-        2, at columns 0 and 1. :exc:`ValueError` if there are not two columns of routers.
+        2, at columns 0 and 1. ``engines``: message engines, at most 1, at the first row's middle.
+        ``networks``: links to network chiplets, at most 2, at the last row's columns, from its end.
+        As the edges of a small mesh are full, these two have local ports past those of the PEs.
+        :exc:`ValueError` if there are not two columns of routers, or not two such ports of each.
         """
         bare = cls(rows, columns, (), cluster)
         rows, columns = bare.router_rows, bare.router_columns
         if columns < 2:
             raise ValueError(f"Columns must be an integer of at least {2 * cluster[1]}, "
                              f"not {bare.columns!r}")
-        if not isinstance(peers, int) or not 0 <= peers <= 2:
-            raise ValueError(f"Peers must be an integer in 0 to 2, not {peers!r}")
+        for name, value, top in (("Peers", peers, 2), ("Engines", engines, 1),
+                                 ("Networks", networks, 2)):
+            if not isinstance(value, int) or not 0 <= value <= top:
+                raise ValueError(f"{name} must be an integer in 0 to {top}, not {value!r}")
+        if engines + networks and len(bare.spare_ports) < 2:
+            raise ValueError(f"Cluster must have at most {CLUSTER_PES - 2} PEs beside message "
+                             f"engines and links to network chiplets, not {cluster!r}")
         tiles = [Node(row, column, port) for row in range(rows)
                  for column, port in ((0, "WEST"), (columns - 1, "EAST"))]
         edges = [(f"tile{i}", node) for i, node in enumerate(tiles)]
         edges += [("control", Node(0, 0, "NORTH")), ("bridge", Node(0, 1, "NORTH"))]
         edges += [(f"peer{i}", Node(rows - 1, i, "SOUTH")) for i in range(peers)]
+        beside = [("engine", 0, (columns - 1) // 2)][:engines]
+        beside += [(f"net{i}", rows - 1, columns - 1 - i) for i in range(networks)]
+        for i, (name, *place) in enumerate(beside):
+            taken = sum(place == other for _, *other in beside[:i])
+            edges.append((name, Node(*place, bare.spare_ports[taken])))
         return cls(bare.rows, bare.columns, tuple(edges), cluster)
 
     @property
@@ -153,6 +167,12 @@ class MeshLayout:
     @property
     def router_columns(self):
         return self.columns // self.cluster[1]
+
+    @property
+    def spare_ports(self):
+        """Names of the local ports that no PE of a router has."""
+        pes = self.cluster[0] * self.cluster[1]
+        return [f"LOCAL{n}" for n in range(pes, CLUSTER_PES)]
 
     @property
     def nodes(self):

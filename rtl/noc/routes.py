@@ -1,7 +1,7 @@
 """X-then-Y routing: which way a packet takes at a router. For numbers and for signals alike."""
 from dataclasses import dataclass
 
-from rtl.noc.packets import Port
+from rtl.noc.packets import CLUSTER_PES, Port
 
 OPPOSITE = {"NORTH": "SOUTH", "SOUTH": "NORTH", "EAST": "WEST", "WEST": "EAST"}
 STEP = {"NORTH": (-1, 0), "SOUTH": (1, 0), "EAST": (0, 1), "WEST": (0, -1)}
@@ -109,9 +109,10 @@ def multicast(members, here, output, *, links, cluster):
         return {"EAST": (columns & here.right) != 0, "WEST": (columns & here.left) != 0,
                 "SOUTH": in_columns & ((rows & here.below) != 0),
                 "NORTH": in_columns & ((rows & here.above) != 0)}[output]
-    if not output.startswith("LOCAL"):
+    number = int(output.removeprefix("LOCAL")) if output.startswith("LOCAL") else CLUSTER_PES
+    if number >= cluster[0] * cluster[1]:   # no PE is there
         return in_columns & 0
-    down, right = divmod(int(output.removeprefix("LOCAL")), cluster[1])
+    down, right = divmod(number, cluster[1])
     first_row, first_column = here.own_rows & ~(here.own_rows << 1), \
         here.own_columns & ~(here.own_columns << 1)
     return ((rows & (first_row << down)) != 0) & ((columns & (first_column << right)) != 0)

@@ -3,7 +3,7 @@
 import pytest
 
 from rtl.common.arbiter import RoundRobin
-from rtl.noc.address import AddressMap
+from rtl.noc.address import AddressMap, control_lines
 from rtl.noc.combine import Combiner
 from rtl.noc.endpoints import Requester, Target
 from rtl.noc.mesh import Mesh
@@ -26,6 +26,11 @@ ADDRESSES = AddressMap(LAYOUT, bank_lines=16)
     (lambda: MeshLayout(2, 2, (("x", Node(2, 0, "SOUTH")),)), "must be at an edge"),
     (lambda: MeshLayout(2, 2, (("x", Node(0, 0, "WEST")), ("y", Node(0, 0, "WEST")))),
      "must have a place of its own"),
+    (lambda: MeshLayout(2, 2, (("x", Node(0, 0, "LOCAL0")),)), "or at a local port that no PE"),
+    (lambda: MeshLayout(2, 4, (("x", Node(0, 0, "LOCAL3")),), (2, 2)), "port that no PE has"),
+    (lambda: MeshLayout(2, 2, (("x", Node(0, 2, "LOCAL1")),)), "must be at an edge"),
+    (lambda: MeshLayout(2, 2, (("x", Node(0, 1, "LOCAL1")), ("y", Node(0, 1, "LOCAL1")))),
+     "must have a place of its own"),
     (lambda: MeshLayout.standard(2, 1), "Columns must be an integer of at least 2, not 1"),
     (lambda: AddressMap(MeshLayout.standard(5, 2), bank_lines=16),
      "Memory tiles must be a power of two or three times one, not 10"),
@@ -39,6 +44,10 @@ ADDRESSES = AddressMap(LAYOUT, bank_lines=16)
                         channel_lines=1 << 32),
      "HBM of a die must be at most 1099511627776 bytes, not 2199023255552"),
     (lambda: MeshLayout.standard(2, 3, peers=3), "Peers must be an integer in 0 to 2, not 3"),
+    (lambda: MeshLayout.standard(2, 3, engines=2), "Engines must be an integer in 0 to 1, not 2"),
+    (lambda: MeshLayout.standard(2, 3, networks=3), "Networks must be an integer in 0 to 2, not 3"),
+    (lambda: MeshLayout.standard(1, 22, engines=1, cluster=(1, 11)),
+     r"at most 10 PEs beside message engines and links to network chiplets, not \(1, 11\)"),
     (lambda: AddressMap(MeshLayout.standard(2, 2), bank_lines=16, grid=(1, 3)),
      "Grid of dies must have 1 or 2 rows and 1 or 2 columns, not \\(1, 3\\)"),
     (lambda: AddressMap(MeshLayout.standard(2, 2, peers=1), bank_lines=16, grid=(2, 2)),
@@ -90,6 +99,30 @@ def test_peers_are_in_the_south():
     assert layout.group("peer") == [Node(1, 0, "SOUTH"), Node(1, 1, "SOUTH")]
     assert AddressMap(layout, bank_lines=16, grid=(2, 2)).ways == {
         "X": Node(1, 0, "SOUTH"), "Y": Node(1, 1, "SOUTH")}
+
+
+def test_engines_and_networks_have_local_ports_past_those_of_the_pes():
+    """And nobody else stands elsewhere because of them."""
+    for rows, columns, cluster, peers, networks, places in (
+            (1, 2, (1, 1), 0, 2, [Node(0, 0, "LOCAL1"), Node(0, 1, "LOCAL1"),
+                                  Node(0, 0, "LOCAL2")]),
+            (1, 5, (1, 1), 1, 1, [Node(0, 2, "LOCAL1"), Node(0, 4, "LOCAL1")]),
+            (2, 2, (1, 1), 2, 1, [Node(0, 0, "LOCAL1"), Node(1, 1, "LOCAL1")]),
+            (8, 6, (2, 3), 1, 1, [Node(0, 0, "LOCAL6"), Node(3, 1, "LOCAL6")])):
+        layout = MeshLayout.standard(rows, columns, peers=peers, engines=1, networks=networks,
+                                     cluster=cluster)
+        before = MeshLayout.standard(rows, columns, peers=peers, cluster=cluster)
+        assert [layout.nodes["engine"], *layout.group("net")] == places
+        assert {name: node for name, node in layout.nodes.items() if node not in places} == \
+            before.nodes
+        addresses = AddressMap(layout, bank_lines=16, grid=((1, 1), (1, 2), (2, 2))[peers])
+        assert (addresses.engines, addresses.networks) == (1, networks)
+
+
+@pytest.mark.parametrize("pes, tiles, networks, lines", [
+    (16, 8, 0, 16), (16, 6, 2, 16), (16, 7, 1, 16), (16, 7, 2, 32), (17, 2, 0, 32), (4, 9, 0, 32)])
+def test_there_are_lines_for_all_links_behind_those_of_the_tiles(pes, tiles, networks, lines):
+    assert control_lines(pes=pes, tiles=tiles, networks=networks) == lines
 
 
 @pytest.mark.parametrize("latency, far, tags", [
