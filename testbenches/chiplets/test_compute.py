@@ -30,7 +30,8 @@ from testbenches.chiplets.compute_bench import (
 )
 from testbenches.twins import Twins
 
-JOINED = ComputeParameters(rows=1, columns=2, bank_lines=32, link_latency_cycles=2, grid=(2, 2))
+JOINED = ComputeParameters(rows=1, columns=2, bank_lines=32, link_latency_cycles=2, grid=(2, 2),
+                           engines=1, networks=1)
 
 
 @cocotb.test()
@@ -68,7 +69,8 @@ async def pes_and_host_share_memory_line_by_line(dut):
 
 BAD = {"past the SRAM": address(0, LINES * 64), "past the HBM": address(1, CHANNELS * 2 * 256 * 64),
        "past the PEs": address(2, PES << 16), "past the registers": address(3, 16 * 64),
-       "no region": address(5, 0), "no channel": address(4, CHANNELS * 64),
+       "no link": address(5, 1 << 24), "past the engine": address(6, 1 << 13),
+       "no region": address(7, 0), "no channel": address(4, CHANNELS * 64),
        "last region": address(15, 0),
        "another compute die": address(0, 0, die=DIE + 1), "I/O die": address(0, 0, die=15)}
 
@@ -297,9 +299,9 @@ async def identity_is_readable_and_useless_messages_are_counted(dut):
     bench.send.queue.append(SlotKind.NONE.value | 1 << 20)
     bench.other.queue.append(SlotKind.RESPONSE.value)
     words = (await bench.host_reads(address(3, 0))).data.to_bytes(64, "little")
-    values = [int.from_bytes(words[i:i + 4], "little") for i in range(0, 32, 4)]
+    values = [int.from_bytes(words[i:i + 4], "little") for i in range(0, 44, 4)]
     assert values == [int.from_bytes(b"MXLT", "little"), 1, DIE, 1, PES, LINES * 64 >> 10,
-                      CHANNELS, 0]
+                      CHANNELS, 0, 1, 1, 0]
     assert (await bench.host_reads(address(3, 2 * 64))).data >> 96 & 0xFFFFFFFF in (1, 2)
 
 
