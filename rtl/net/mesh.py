@@ -1,9 +1,11 @@
 """The network of a network chiplet: NICs as its nodes, links to compute dies at its edges."""
+from dataclasses import dataclass
+
 from amaranth import *
 
+from rtl.net.interfaces import NIC_WINDOW_LOG2
 from rtl.noc.address import DIE_BITS, OFFSET_BITS, REGION_BITS, Region
 from rtl.noc.packets import MeshLayout, Node, node_layout
-from rtl.net.interfaces import NIC_WINDOW_LOG2
 
 NIC_BITS = 4        # of the number of a NIC in an address
 
@@ -21,6 +23,7 @@ def network_layout(*, nics, links):
     return MeshLayout(1, nics, tuple((f"peer{n}", places[n]) for n in range(links)))
 
 
+@dataclass(frozen=True)
 class MemoryMap:
     """What a NIC can reach: the compute dies that its chiplet has a link to.
 
@@ -32,10 +35,10 @@ class MemoryMap:
         Numbers of the compute dies, one for each link.
     """
 
-    def __init__(self, layout, dies):
-        self.layout, self.dies = layout, tuple(dies)
+    layout: MeshLayout
+    dies: tuple
 
-    def decode(self, m, address, *, die, ways=()):
+    def decode(self, m, address, *, die, ways=(), networks=False):
         """As :meth:`rtl.noc.address.AddressMap.decode`; all dies are others."""
         node, known = Signal(node_layout()), Signal()
         target = address[OFFSET_BITS + REGION_BITS:][:DIE_BITS]
@@ -46,6 +49,7 @@ class MemoryMap:
         return node, known, known
 
 
+@dataclass(frozen=True)
 class WindowMap:
     """What a compute die can reach on a network chiplet: the windows of the NICs.
 
@@ -55,10 +59,9 @@ class WindowMap:
         See :func:`network_layout`.
     """
 
-    def __init__(self, layout):
-        self.layout = layout
+    layout: MeshLayout
 
-    def decode(self, m, address, *, die, ways=()):
+    def decode(self, m, address, *, die, ways=(), networks=False):
         """As :meth:`rtl.noc.address.AddressMap.decode`; which die it is does not matter."""
         node, known = Signal(node_layout()), Signal()
         number = address[NIC_WINDOW_LOG2:][:NIC_BITS]

@@ -30,7 +30,7 @@ class Requester(wiring.Component):
     Parameters
     ----------
     addresses : AddressMap
-        Addresses of the die.
+        Addresses of the die, or what has its ``layout`` and ``decode``.
     ways : tuple of str
         Ways to other dies that requests may take, of :attr:`AddressMap.ways`; others are refused.
     networks : bool
@@ -66,8 +66,8 @@ class Requester(wiring.Component):
     """
 
     def __init__(self, addresses, *, ways=(), networks=False, window=0):
-        if not isinstance(addresses, AddressMap):
-            raise TypeError(f"Addresses must be an AddressMap, not {addresses!r}")
+        if not all(hasattr(addresses, name) for name in ("layout", "decode")):
+            raise TypeError(f"Addresses must have a layout and decode, not {addresses!r}")
         for way in ways:
             if way not in ("X", "Y"):
                 raise ValueError(f"Way must be X or Y, not {way!r}")

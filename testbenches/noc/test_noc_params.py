@@ -83,7 +83,7 @@ def test_wrong_parameters_are_refused(make, message):
 
 
 def test_addresses_must_be_an_address_map():
-    with pytest.raises(TypeError, match="Addresses must be an AddressMap, not 3"):
+    with pytest.raises(TypeError, match="Addresses must have a layout and decode, not 3"):
         Requester(3)
 
 
