@@ -93,7 +93,7 @@ class QpState(enum.Enum, shape=2):
 def qp_layout():
     """Context of a queue pair as the host writes it: one line.
 
-    ``state``: RESET forgets everything, READY starts, ERROR stops. ``domain``: protection domain.
+    ``state``: RESET forgets everything, READY starts, ERROR stops and leaves the rest as it is. ``domain``: protection domain.
     ``timeout_log2``: patience for an answer [cycle]. ``tries``: repetitions without progress.
     ``completions``: address of the ring of completions, ``ring_log2`` its lines.
     """

@@ -4,7 +4,7 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.common.clockgate import gated_domain
-from rtl.noc.address import DIE_BITS, OFFSET_BITS, REGION_BITS, AddressMap, Region
+from rtl.noc.address import DIE_BITS, OFFSET_BITS, REGION_BITS, Region
 from rtl.noc.packets import (
     MeshLayout,
     members_layout,

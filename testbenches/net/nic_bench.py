@@ -4,7 +4,7 @@ from collections import deque
 
 from amaranth import *
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import connect, flipped
 from cocotb.triggers import RisingEdge
 
 from cosim.golden.frames import BEAT, MARK, parse
@@ -19,7 +19,8 @@ MAC = [0x020000000001, 0x020000000002]      # as integers of the bytes in their 
 MEMORY_BYTES = 1 << 17
 HOLE = 0x40_0000        # addresses from here on do not exist
 POISON = 0x20_0000      # and those from here on to the hole are poisoned
-COMPLETIONS = 0x1_F000  # of memory; a ring of 64 lines
+COMPLETIONS = 0x1_E000  # of memory: a ring for each queue pair
+RING_LOG2 = 5           # of its lines
 
 
 class NicPair(wiring.Component):
@@ -47,6 +48,11 @@ def bits(layout, **fields):
     return layout.const(fields).as_value().value
 
 
+def ring(qp):
+    """Address of the completions of a queue pair."""
+    return COMPLETIONS + (64 << RING_LOG2) * qp
+
+
 class Side:
     """What is around one NIC: memory, who accesses its window, and its end of the wire."""
 
@@ -59,14 +65,13 @@ class Side:
             "mac__tx_tvalid", "mac__tx_tready", "mac__tx_tdata", "mac__tx_tlast",
             "mac__rx_tvalid", "mac__rx_tdata", "mac__rx_tlast", "mac__rx_tuser", "awake")}
         self.memory = bytearray(random.randbytes(MEMORY_BYTES))
-        self.memory[COMPLETIONS:COMPLETIONS + 4096] = bytes(4096)
-        self.reads = self.completed = 0
+        self.memory[COMPLETIONS:] = bytes(MEMORY_BYTES - COMPLETIONS)
+        self.completed = [0] * QPS
         self.accesses, self.offered, self.answers = deque(), None, []
         self.waiting = []                   # answers of memory: (cycle, bits)
         self.beats, self.sent = [], deque()  # of the frame that comes out; whole frames
         self.arriving = deque()             # beats to the NIC: (data, last)
         self.latency, self.stalls = (5, 40), 0.0
-        self.log = []
 
     def drive_low(self):
         return [self.pins[n] for n in ("request__ready", "response__valid", "access__valid",
@@ -88,7 +93,6 @@ class Side:
                 if mask >> n & 1:
                     self.memory[address + n] = line[n]
         else:
-            self.reads += 1
             data = int.from_bytes(self.memory[address:address + 64], "little")
         answer = bits(pe.response_layout(), tag=request.tag, write=request.write, error=error,
                       data=data)
@@ -144,14 +148,16 @@ class Side:
     def completions(self):
         """Those that are new."""
         found = []
-        while True:
-            at = COMPLETIONS + 64 * (self.completed % 64)
-            line = int.from_bytes(self.memory[at:at + 64], "little")
-            if not line:
-                return found
-            self.memory[at:at + 64] = bytes(64)
-            self.completed += 1
-            found.append(net.completion_layout().from_bits(line))
+        for qp in range(QPS):
+            while True:
+                at = ring(qp) + 64 * (self.completed[qp] % (1 << RING_LOG2))
+                line = int.from_bytes(self.memory[at:at + 64], "little")
+                if not line:
+                    break
+                self.memory[at:at + 64] = bytes(64)
+                self.completed[qp] += 1
+                found.append(net.completion_layout().from_bits(line))
+        return found
 
 
 class Wire:
@@ -160,11 +166,14 @@ class Wire:
     def __init__(self, *, latency=30, loss=0.0, twice=0.0, late=0.0, wrong=0.0, mark=0.0):
         self.latency, self.loss, self.twice, self.late = latency, loss, twice, late
         self.wrong, self.mark, self.under_way = wrong, mark, []
-        self.lost = 0
+        self.lost = self.bad = 0        # frames; those that the NIC sent with a wrong checksum
         self.cut = False
 
     def take(self, frame, target, cycle):
-        parse(frame)
+        try:
+            parse(frame)
+        except ValueError:
+            self.bad += 1
         if self.cut or random.random() < self.loss:
             self.lost += 1
             return
@@ -191,18 +200,20 @@ class Bench:
         self.dut, self.wire, self.cycle = dut, Wire(**faults), 0
         self.sides = [Side(dut, name, number) for number, name in enumerate("ab")]
 
-    async def start(self, *, window=8, timeout_log2=12, tries=7, psn=(0xFFFFF0, 5), qps=(1, 2),
-                    ring_log2=6):
+    def set(self, side, qp, state=net.QpState.READY, **fields):
+        """Write the context of a queue pair."""
+        self.sides[side].window(0x10000 + 64 * qp, bits(
+            net.qp_layout(), state=state, domain=7, peer_mac=MAC[1 - side],
+            completions=ring(qp), ring_log2=RING_LOG2, **fields))
+
+    async def start(self, *, window=8, timeout_log2=12, tries=7, psn=(0xFFFFF0, 5), qps=(1, 2)):
         """Reset; queue pair ``qps[0]`` of the first is joined to ``qps[1]`` of the second."""
         await sim.reset(self.dut, *self.sides[0].drive_low(), *self.sides[1].drive_low())
         for n, side in enumerate(self.sides):
             side.window(0, side.mac)
             self.region(n, 1, base=0, length=COMPLETIONS)
-            side.window(0x10000 + 64 * qps[n], bits(
-                net.qp_layout(), state=net.QpState.READY, domain=7, peer_qp=qps[1 - n],
-                peer_mac=MAC[1 - n], completions=COMPLETIONS, ring_log2=ring_log2,
-                timeout_log2=timeout_log2, tries=tries, window=window, send_psn=psn[n],
-                receive_psn=psn[1 - n]))
+            self.set(n, qps[n], peer_qp=qps[1 - n], timeout_log2=timeout_log2, tries=tries,
+                     window=window, send_psn=psn[n], receive_psn=psn[1 - n])
         self.qps = qps
 
     def region(self, side, index, *, base, length, key=0xA5000000, domain=7, read=1, write=1):

@@ -3,9 +3,9 @@ import random
 
 import cocotb
 
-from rtl.net.interfaces import Opcode, QpState, Status, qp_layout
+from rtl.net.interfaces import Opcode, Status
 from testbenches import sim
-from testbenches.net.nic_bench import COMPLETIONS, HOLE, MAC, POISON, Bench, NicPair, bits
+from testbenches.net.nic_bench import COMPLETIONS, Bench, NicPair
 
 
 def ends(found):
@@ -91,6 +91,8 @@ async def traffic(bench, rng, count):
     await bench.rest()
     for n in range(2):
         assert bytes(bench.sides[n].memory[:COMPLETIONS]) == bytes(wanted[n])
+    assert not bench.wire.bad
+    for n in range(2):
         assert not bench.sides[n].pins["awake"].value
 
 

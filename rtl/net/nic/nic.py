@@ -7,7 +7,7 @@ from rtl.common.arbiter import RoundRobin
 from rtl.common.clockgate import gated_domain
 from rtl.common.queue import Queue
 from rtl.common.select import one_of
-from rtl.net.interfaces import MacPort, header_layout
+from rtl.net.interfaces import MacPort, QpState, header_layout
 from rtl.net.nic.access import NicAccess
 from rtl.net.nic.completions import CompletionWriter
 from rtl.net.nic.fetch import PayloadFetch
@@ -103,7 +103,7 @@ class Nic(wiring.Component):
             send.failed_valid.eq(sender.failed), send.failed_qp.eq(sender.failed_qp),
             send.look_qp.eq(window.look_qp), window.look.eq(send.look),
             receiver.mac.eq(window.mac), completions.set_valid.eq(
-                window.set[0].valid & window.set[0].ready),
+                window.set[0].valid & window.set[0].ready & (line.state != QpState.ERROR)),
             completions.set_qp.eq(window.set[0].payload.qp),
             completions.set_base.eq(line.completions), completions.set_log2.eq(line.ring_log2)]
         self._posts(m, window.send, receive.respond, send.post)

@@ -237,7 +237,7 @@ def retire(m, s):
     frames, failing = frames_of(e), s.status != Status.OK
     some, reads = c.head != c.tail, e.opcode == Opcode.READ
     acknowledged = between(c.oldest, c.head_psn) >= frames
-    done = some & acknowledged & (~reads | (c.reads_done != 0))
+    done = some & acknowledged & (~reads | (c.reads_done != 0)) & (s.status != Status.FLUSHED)
 
     def leave():
         m.d.sync += [c.head.eq(c.head + 1), c.head_psn.eq(c.head_psn + frames)]
