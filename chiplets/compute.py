@@ -14,7 +14,8 @@ from rtl.link.on_die import OnDieLink, OnDiePort
 from rtl.link.transmitter import LinkState
 from rtl.memory.interfaces import ChannelPort
 from rtl.memory.tile import WAYS, MemoryTile, name_layout
-from rtl.net.interfaces import EnginePort
+from rtl.net.engine import MessageEngine
+from rtl.net.interfaces import MessageEnginePort
 from rtl.noc.address import DIE_BITS
 from rtl.noc.bridge import Bridge
 from rtl.noc.combine import Combiner
@@ -63,7 +64,7 @@ class ComputeBase(wiring.Component):
         A PE, as it sees itself, row-major, the spare row last.
     link : Out(PhitPort()), with a host on the die Out(OnDiePort())
         Pins of the die-to-die link to the I/O chiplet, or wires to the host's interface.
-    engine : In(EnginePort())
+    engine : In(MessageEnginePort())
         The message engine, as it sees itself, if there is one.
     peer<n> : Out(PhitPort())
         Pins of the link to the other chiplet of the row of the grid, then to that of the column.
@@ -83,7 +84,7 @@ class ComputeBase(wiring.Component):
         self.parameters = parameters
         addresses = parameters.addresses
         channel = ChannelPort(name_layout(parameters.layout).size)
-        engine = {"engine": In(EnginePort())} if parameters.engines else {}
+        engine = {"engine": In(MessageEnginePort())} if parameters.engines else {}
         super().__init__({
             **{f"pe{i}": In(PePort()) for i in range(parameters.built_pes)}, **engine,
             **{f"hbm{i}": Out(channel) for i in range(addresses.channels)},
@@ -349,6 +350,10 @@ class ComputeChiplet(wiring.Component):
                 units=pe_units(parameters)))
             self._join(m, pe, getattr(base, f"pe{i}"), PePort())
             m.d.comb += getattr(self, f"pe{i}_states").eq(pe.states)
+        if parameters.engines:
+            m.submodules.engine = engine = Place(MessageEngine())
+            self._join(m, engine, base.engine, MessageEnginePort())
+            m.d.comb += self.engine_states.eq(engine.states)
         connect(m, base.link, flipped(self.link))
         channels = [f"hbm{i}" for i in range(parameters.addresses.channels)]
         for name in (*parameters.peers, *parameters.nets, *channels):

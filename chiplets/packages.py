@@ -3,7 +3,7 @@
 Sources of numbers: S the MTIA 450/500 announcement; R Meta's roadmap table of March 2026; I26 the
 ISCA 2026 paper on MTIA 300; HC a Hot Chips 2026 talk on MTIA 400; P this project's choice.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rtl.noc.address import AddressMap
 from rtl.noc.packets import MeshLayout
@@ -113,6 +113,24 @@ class ComputeParameters:
 
 
 @dataclass(frozen=True)
+class NetworkParameters:
+    """A network chiplet.
+
+    Parameters
+    ----------
+    nics : int
+        NICs, each of 16 bytes a cycle to and from its MAC.
+    qps : int
+        Queue pairs of a NIC.
+
+    Their exceptions are those of the components that they are for.
+    """
+
+    nics: int = 1   # P
+    qps: int = 16   # P
+
+
+@dataclass(frozen=True)
 class Published:
     """What a source says of a generation: terabytes a second, gigabytes, petaflops; 0: nothing."""
 
@@ -141,11 +159,14 @@ class Package:
     published : Published
         What the package stands for.
     network_chiplets : int
-        How many it has; they are not modelled yet.
+        How many of these. Each has a link to each of as many compute chiplets one after another, or
+        all of them are at each compute chiplet if there are more of them than of these.
+    network : NetworkParameters
+        What each network chiplet is.
 
-    :exc:`ValueError` if the grid of joined compute chiplets is not all of them, or if the mesh, the
-    memories and the links of a compute chiplet do not fit together, see
-    :class:`rtl.noc.address.AddressMap`.
+    :exc:`ValueError` if the grid of joined compute chiplets is not all of them, if the links of the
+    compute chiplets are not those of the network chiplets, or if the mesh, the memories and the
+    links of a compute chiplet do not fit together, see :class:`rtl.noc.address.AddressMap`.
     """
 
     name: str
@@ -157,12 +178,19 @@ class Package:
     hbm_megahertz: int = 1600
     published: Published | None = None
     network_chiplets: int = 0
+    network: NetworkParameters = field(default_factory=NetworkParameters)
 
     def __post_init__(self):
         rows, columns = self.compute.grid
         if rows * columns not in (1, self.compute_chiplets):
             raise ValueError(f"Grid must have {self.compute_chiplets} compute chiplets or (1, 1), "
                              f"not {self.compute.grid!r}")
+        links = max(self.network_chiplets, self.compute_chiplets if self.network_chiplets else 0)
+        if links != self.compute_chiplets * self.compute.networks or (
+                self.network_chiplets and links % self.network_chiplets):
+            raise ValueError(f"Links to network chiplets must be those of "
+                             f"{self.network_chiplets} for {self.compute_chiplets} compute "
+                             f"chiplets, not {self.compute.networks!r} of each")
         _ = self.compute.addresses      # refuses what does not fit together
 
     @property
@@ -180,10 +208,24 @@ class Package:
         return [(*pair, n) for n, joined in enumerate(p for p in pairs if p) for pair in joined]
 
     @property
+    def network_links(self):
+        """Links to network chiplets: (network chiplet, its link, compute chiplet, its link)."""
+        each, links = self.compute.networks, self.compute_chiplets * self.compute.networks
+        share = links // max(self.network_chiplets, 1)      # of a network chiplet
+        return [(n // share, n % share, n // each, n % each) for n in range(links)]
+
+    @property
+    def network_dies(self):
+        """For each network chiplet, the compute chiplets that its links go to, in their order."""
+        return [tuple(die for chiplet, _, die, _ in self.network_links if chiplet == number)
+                for number in range(self.network_chiplets)]
+
+    @property
     def sram_bytes(self):
         return self.compute_chiplets * self.compute.addresses.sram_bytes
 
 
+FULL_NETWORK = NetworkParameters(nics=6, qps=1024)      # I26
 PACKAGES = {(package.name, package.size): package for package in (
     # Sizes for simulation: PEs, clocks and pseudo-channels keep every ratio between the
     # generations that R publishes. PEs x clock: 2 x 1.9, 10 x 1.9, 12 x 1.847, 16 x 1.979 GHz.
@@ -200,7 +242,9 @@ PACKAGES = {(package.name, package.size): package for package in (
             hbm_tiles=2,                # P
             tile_channels=4,            # 8 pseudo-channels: 6.1 TB/s of the 400's 9.2 with 12, R
             hbm_rows=2048,              # P
-            host=True)),
+            host=True,
+            engines=1,                  # P; I26 has 16 beside 72 PEs
+            networks=2)),               # both at the one compute chiplet, P
     Package(
         name="mtia400", size="sim",
         compute_chiplets=2,             # R
@@ -215,7 +259,8 @@ PACKAGES = {(package.name, package.size): package for package in (
             tile_channels=3,            # 2 x 6 pseudo-channels, R
             hbm_rows=2048,              # P
             link_latency_cycles=16,     # P
-            grid=(1, 2))),              # P
+            grid=(1, 2),                # P
+            engines=1, networks=1)),    # P: a network chiplet at each compute chiplet
     Package(
         name="mtia450", size="sim",
         compute_chiplets=2,             # R
@@ -235,7 +280,8 @@ PACKAGES = {(package.name, package.size): package for package in (
             tile_channels=3,            # 2 x 12 pseudo-channels: twice the 400's, R
             hbm_rows=1024,              # as much as the 400 in all, R
             link_latency_cycles=16,     # P
-            grid=(1, 2))),              # P
+            grid=(1, 2),                # P
+            engines=1, networks=1)),    # P: a network chiplet at each compute chiplet
     Package(
         name="mtia500", size="sim",
         compute_chiplets=4,             # R: 2 x 2
@@ -251,7 +297,8 @@ PACKAGES = {(package.name, package.size): package for package in (
             hbm_tiles=3, tile_channels=3,   # 4 x 9 pseudo-channels: 1.5 times the 450's, R
             hbm_rows=1024,              # P
             link_latency_cycles=16,     # P
-            grid=(2, 2))),              # R
+            grid=(2, 2),                # R
+            engines=1, networks=1)),    # P: a network chiplet at both compute chiplets of a row
     # Full sizes: the structure that was published; generated, not simulated. A router serves six
     # PEs (I26). Pseudo-channels of 32 pins; their clock is what gives R's bandwidth: 16 bytes of
     # each clock. A stack has 32 of them (I26), from the 450 on 64 (P). The PE is that of the small
@@ -266,7 +313,9 @@ PACKAGES = {(package.name, package.size): package for package in (
             mx4_lanes=0, host=True,     # as above
             bank_lines=131072,          # P
             hbm_tiles=12, tile_channels=16,     # 6 stacks, P
-            hbm_rows=73728)),           # 216 GB: 36 a stack, R
+            hbm_rows=73728,             # 216 GB: 36 a stack, R
+            engines=1, networks=2),     # as above
+        network=FULL_NETWORK),
     Package(
         name="mtia400", size="full",
         compute_chiplets=2, io_chiplets=1, network_chiplets=2,  # as above
@@ -278,7 +327,8 @@ PACKAGES = {(package.name, package.size): package for package in (
             bank_lines=131072,          # P
             hbm_tiles=8, tile_channels=16,      # 4 stacks, P
             hbm_rows=73728,             # 288 GB: 36 a stack, R
-            grid=(1, 2))),
+            grid=(1, 2), engines=1, networks=1),    # as above
+        network=FULL_NETWORK),
     Package(
         name="mtia450", size="full",
         compute_chiplets=2, io_chiplets=1, network_chiplets=2,  # as above
@@ -290,7 +340,8 @@ PACKAGES = {(package.name, package.size): package for package in (
             bank_lines=131072,          # P
             hbm_tiles=8, tile_channels=32,      # 4 stacks of twice the 400's channels, P
             hbm_rows=36864,             # 288 GB: 36 a stack, R
-            grid=(1, 2))),
+            grid=(1, 2), engines=1, networks=1),    # as above
+        network=FULL_NETWORK),
     Package(
         name="mtia500", size="full",
         compute_chiplets=4, io_chiplets=1, network_chiplets=2,  # as above
@@ -302,7 +353,8 @@ PACKAGES = {(package.name, package.size): package for package in (
             bank_lines=131072,          # P
             hbm_tiles=8, tile_channels=24,      # 3 stacks, P
             hbm_rows=43690,             # 512 GB, less 8 MB, R
-            grid=(2, 2))),
+            grid=(2, 2), engines=1, networks=1),    # as above
+        network=FULL_NETWORK),
 )}
 
 

@@ -13,12 +13,16 @@ from cosim.build.model import Recipe, build_beside
 from rtl.memory.hbm.channel import HbmChannel
 from rtl.memory.hbm.timing import HbmTiming
 from rtl.memory.tile import name_layout
+from rtl.net.engine import MessageEngine
 from rtl.pe.dot_array import PathArray
 from rtl.pe.element import ProcessingElement
 
 ROOT = Path(__file__).parents[2]
 HOST = "host"               # model of the host's interface; it rests while nothing is to be done
 HOST_GATE = engine.Gate(linger_cycles=0, wake="valid")
+NETWORK = "network"         # model of a network chiplet; it rests as the host's interface does
+NETWORK_GATE = HOST_GATE
+ENGINE_GATE = engine.Gate(linger_cycles=2)      # its states are told a cycle late
 HBM_ROW_BYTES = 16 * 1024   # a row of each of the 16 banks of a pseudo-channel
 HBM_PINS = ("row_command", "column_command", "write_data", "read_data")
 
@@ -56,16 +60,20 @@ def is_mx4_array(component):
 
 
 def neighbours(parameters):
-    """Names of the models beside the base of a compute die: PEs, and pseudo-channels of HBM."""
+    """Names of the models beside the base of a compute die: PEs, pseudo-channels, engines."""
     return ([f"pe{i}" for i in range(parameters.built_pes)],
-            [f"hbm{i}" for i in range(parameters.addresses.channels)])
+            [f"hbm{i}" for i in range(parameters.addresses.channels)],
+            ["engine"] * parameters.engines)
 
 
-def recipes(package, *, waves=False):
-    """What the models of a package are built from, by kind: base, PE, pseudo-channel, host."""
+def recipes(package, *, waves=False, network=False):
+    """What the models of a package are built from, by kind: base, PE, pseudo-channel, host...
+
+    Those of the network chiplets, ``network<n>``, only if asked for.
+    """
     parameters = package.compute
-    pes, channels = neighbours(parameters)
-    held = ("die", *(f"{neighbour}__" for neighbour in (*pes, *channels)))
+    pes, channels, engines = neighbours(parameters)
+    held = ("die", *(f"{neighbour}__" for neighbour in (*pes, *channels, *engines)))
     held += ("link__",) if parameters.host else ()
     name_bits = name_layout(parameters.layout).size
     link = None if parameters.host else (("latency_cycles", parameters.link_latency_cycles),)
@@ -87,15 +95,34 @@ def recipes(package, *, waves=False):
         made["hbm"] = Recipe(lambda: HbmChannel(rows=parameters.hbm_rows, name_bits=name_bits),
                              (sources(), "hbm", parameters.hbm_rows, name_bits), "HbmChannel",
                              waves)
+    if engines:
+        made["engine"] = Recipe(MessageEngine, (sources(), "engine"), "MessageEngine", waves)
+    for number, dies in enumerate(package.network_dies if network else ()):
+        made[f"{NETWORK}{number}"] = network_recipe(package, dies, waves=waves)
     return made
 
 
-def compute_die(name, number, package, built):
-    """A compute chiplet as one model for its base, one a PE and one a pseudo-channel of HBM."""
+def network_recipe(package, dies, *, waves):
+    """What a network chiplet with links to compute chiplets ``dies`` is built from."""
+    from chiplets.network import NetworkChiplet
+    network, latency = package.network, package.compute.link_latency_cycles
+    return Recipe(
+        lambda: NetworkChiplet(nics=network.nics, qps=network.qps, dies=dies,
+                               link_latency_cycles=latency),
+        (sources(), "network", network, dies, latency), "NetworkChiplet", waves)
+
+
+def compute_die(name, number, package, built, *, network=False):
+    """A compute chiplet as one model for its base, one a PE, a pseudo-channel and an engine.
+
+    Without ``network`` nothing comes from network chiplets.
+    """
     parameters = package.compute
-    pes, channels = neighbours(parameters)
+    pes, channels, engines = neighbours(parameters)
     models = {"base": built["base"]} | dict.fromkeys(pes, built["pe"])
     models |= dict.fromkeys(channels, built.get("hbm"))
+    models |= dict.fromkeys(engines, built.get("engine"))
+    alone = [] if network else parameters.nets
     timing = dataclasses.asdict(HbmTiming())
     devices = [engine.Device("hbm_pseudo", channel, {pin: (channel, pin) for pin in HBM_PINS},
                              timing, parameters.hbm_rows * HBM_ROW_BYTES, second_clock=True)
@@ -104,11 +131,13 @@ def compute_die(name, number, package, built):
         name, models,
         joins=[engine.Join("base", f"{pe}__", pe) for pe in pes]
         + [engine.Join("base", f"{channel}__", channel, apart=(*HBM_PINS, "awake", "hbm_"))
-           for channel in channels],
-        ties={("base", "die"): number},
-        # PEs and pseudo-channels at rest say so themselves
+           for channel in channels]
+        + [engine.Join("base", f"{unit}__", unit, apart=("states", "awake")) for unit in engines],
+        ties={("base", "die"): number} | {("base", f"{net}__rx_valid"): 0 for net in alone},
+        # all of them at rest say so themselves
         gates={pe: engine.Gate(linger_cycles=0) for pe in pes}
-        | {channel: engine.Gate(idle="", linger_cycles=0) for channel in channels},
+        | {channel: engine.Gate(idle="", linger_cycles=0) for channel in channels}
+        | dict.fromkeys(engines, ENGINE_GATE),
         devices=devices, lanes={pe: (pe, "states") for pe in pes},
         second_clock=(package.hbm_megahertz, package.core_megahertz))
 
@@ -118,12 +147,25 @@ def host_die(package):
     return "compute0" if package.compute.host else "io"
 
 
-def package_dies(package, *, host_memory_bytes, waves=False):
-    """Dies and channels of a package; the I/O chiplet, if there is one, comes last."""
-    count, latency = package.compute_chiplets, package.compute.link_latency_cycles
-    kinds = recipes(package, waves=waves)
+def package_dies(package, *, host_memory_bytes, waves=False, network=False):
+    """Dies and channels of a package; the I/O chiplet, if there is one, comes last.
+
+    ``network``: with its network chiplets, dies ``net<n>`` whose MAC ports are left open. Without
+    them, what the compute chiplets send them is lost: their links go down.
+    """
+    count = package.compute_chiplets
+    kinds = recipes(package, waves=waves, network=network)
     built = dict(zip(kinds, build_beside(kinds.values()), strict=True))
-    dies = [compute_die(f"compute{i}", i, package, built) for i in range(count)]
+    dies = [compute_die(f"compute{i}", i, package, built, network=network) for i in range(count)]
+    pairs = [((f"compute{a}", "base", f"peer{n}__"), (f"compute{b}", "base", f"peer{n}__"))
+             for a, b, n in package.peer_links]
+    if network:
+        dies += [engine.Die(f"net{n}", {NETWORK: built[f"{NETWORK}{n}"]},
+                            gates={NETWORK: NETWORK_GATE})
+                 for n in range(package.network_chiplets)]
+        pairs += [((f"net{chiplet}", NETWORK, f"link{link}__"),
+                   (f"compute{die}", "base", f"net{net}__"))
+                  for chiplet, link, die, net in package.network_links]
     model = built[HOST]
     devices = [engine.host_memory(model, HOST, "m_axi_", memory_bytes=host_memory_bytes),
                engine.register_master(model, HOST, "s_axil_")]
@@ -133,17 +175,20 @@ def package_dies(package, *, host_memory_bytes, waves=False):
                           for a, b in (("tx_", "rx_"), ("rx_", "tx_"))]
         dies[0].devices += devices
         dies[0].gates[HOST] = HOST_GATE
-        return dies, []
-    pairs = [((f"compute{i}", "base", "link__"), ("io", HOST, f"link{i}__")) for i in range(count)]
-    pairs += [((f"compute{a}", "base", f"peer{n}__"), (f"compute{b}", "base", f"peer{n}__"))
-              for a, b, n in package.peer_links]
-    channels = [engine.Channel(
-        f"{a}->{b}", (a, model_a, f"{prefix_a}tx_valid", f"{prefix_a}tx_data"),
-        (b, model_b, f"{prefix_b}rx_valid", f"{prefix_b}rx_data"), latency)
-        for here, there in pairs
-        for (a, model_a, prefix_a), (b, model_b, prefix_b) in ((here, there), (there, here))]
-    dies.append(engine.Die("io", {HOST: model}, gates={HOST: HOST_GATE}, devices=devices))
-    return dies, channels
+    else:
+        dies.append(engine.Die("io", {HOST: model}, gates={HOST: HOST_GATE}, devices=devices))
+        pairs = [((f"compute{i}", "base", "link__"), ("io", HOST, f"link{i}__"))
+                 for i in range(count)] + pairs
+    return dies, [channel for here, there in pairs
+                  for channel in both_ways(here, there, package.compute.link_latency_cycles)]
+
+
+def both_ways(here, there, latency_cycles):
+    """The channels of a link between two ends, each a die, a model and the prefix of its pins."""
+    for (a, model_a, prefix_a), (b, model_b, prefix_b) in ((here, there), (there, here)):
+        yield engine.Channel(
+            f"{a}->{b}", (a, model_a, f"{prefix_a}tx_valid", f"{prefix_a}tx_data"),
+            (b, model_b, f"{prefix_b}rx_valid", f"{prefix_b}rx_data"), latency_cycles)
 
 
 def describe(name, size):

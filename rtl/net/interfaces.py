@@ -195,7 +195,7 @@ class EngineKind(enum.Enum, shape=8):
     ARRIVE = 0x24       # join the barrier of the work packet, wait until all have come
 
 
-class EnginePort(wiring.Signature):
+class MessageEnginePort(wiring.Signature):
     """What leaves a message engine, seen by the engine: members as those of a PE's ``PePort``.
 
     All outputs are functions of registers. Responses are taken without waiting for requests, and
@@ -213,7 +213,7 @@ class EnginePort(wiring.Signature):
             "access_response": Out(stream.Signature(response_layout())), "idle": Out(1)})
 
     def __eq__(self, other):
-        return isinstance(other, EnginePort)
+        return isinstance(other, MessageEnginePort)
 
 
 class Compare(enum.Enum, shape=4):

@@ -39,6 +39,36 @@ def test_links_join_the_dies_of_a_row_and_of_a_column(grid, links):
     assert shape.peer_links == links and len(compute.peers) == sum(grid) - 2
 
 
+@pytest.mark.parametrize("name, links, dies", [
+    ("mtia300", [(0, 0, 0, 0), (1, 0, 0, 1)], [(0,), (0,)]),
+    ("mtia400", [(0, 0, 0, 0), (1, 0, 1, 0)], [(0,), (1,)]),
+    ("mtia450", [(0, 0, 0, 0), (1, 0, 1, 0)], [(0,), (1,)]),
+    ("mtia500", [(0, 0, 0, 0), (0, 1, 1, 0), (1, 0, 2, 0), (1, 1, 3, 0)], [(0, 1), (2, 3)])])
+@pytest.mark.parametrize("size", ["sim", "full"])
+def test_every_compute_chiplet_has_a_way_to_a_network_chiplet(name, links, dies, size):
+    shape = package(name, size)
+    assert shape.network_links == links and shape.network_dies == dies
+    assert len(shape.compute.nets) == shape.compute.addresses.networks == len(links) // (
+        shape.compute_chiplets)
+    assert shape.compute.addresses.engines == 1
+    assert (shape.network.nics, shape.network.qps) == {"sim": (1, 16), "full": (6, 1024)}[size]
+
+
+@pytest.mark.parametrize("chiplets, networks, each", [(2, 0, 1), (2, 1, 0), (4, 3, 1), (2, 2, 2)])
+def test_links_of_compute_chiplets_that_lead_nowhere_are_refused(chiplets, networks, each):
+    compute = ComputeParameters(rows=1, columns=2, networks=each)
+    with pytest.raises(ValueError, match=f"those of {networks} for {chiplets} compute chiplets, "
+                                         f"not {each} of each"):
+        Package(name="x", size="x", compute_chiplets=chiplets, io_chiplets=1, compute=compute,
+                network_chiplets=networks)
+
+
+def test_a_package_may_have_no_network_chiplet():
+    shape = Package(name="x", size="x", compute_chiplets=2, io_chiplets=1,
+                    compute=ComputeParameters(rows=1, columns=2))
+    assert shape.network_links == shape.network_dies == shape.compute.nets == []
+
+
 def test_a_grid_that_is_not_all_compute_chiplets_is_refused():
     compute = ComputeParameters(rows=1, columns=2, grid=(1, 2))
     with pytest.raises(ValueError, match="Grid must have 4 compute chiplets or .1, 1., not .1, 2."):
