@@ -16,13 +16,14 @@ from chiplets.compute import ComputeBase
 from chiplets.packages import ComputeParameters, Package
 from rtl.common.place import Place
 from rtl.control.block import CONFIGURATION_LINE, configuration_layout
-from rtl.link.interfaces import PhitPort, SlotKind
+from rtl.link.interfaces import PHIT_BITS, LinkPort, PhitPort, SlotKind
+from rtl.link.link import D2dLink
 from rtl.link.transmitter import LinkState
 from rtl.noc.address import DIE_BITS
 from rtl.pe import interfaces as pe
 from rtl.pe.interfaces import AccessError, PePort
 from testbenches import sim
-from testbenches.chiplets.compute_bench import PortOfPe, bits
+from testbenches.chiplets.compute_bench import Nic, PortOfPe, bits
 from testbenches.link.channel import Channel, flipping, losing
 
 PES = 2
@@ -32,14 +33,16 @@ EACH = 25       # reads of each die, over a link that is cut
 
 def parameters(grid, *, latency_cycles=4, far_requests=24):
     return ComputeParameters(rows=1, columns=PES, bank_lines=LINES // 2, grid=grid, host=True,
-                             link_latency_cycles=latency_cycles, far_requests=far_requests)
+                             link_latency_cycles=latency_cycles, far_requests=far_requests,
+                             networks=1)
 
 
 CONFIGURATION = configuration_layout().const({"open": 1}).as_value().value
 
 
 class Grid(wiring.Component):
-    """Chiplets: ``pe<d>_<i>`` is a PE of die ``d``, ``d<d>_peer<n>_phits`` the pins of a link.
+    """Chiplets: ``pe<d>_<i>`` is a PE of die ``d``, ``d<d>_peer<n>_phits`` the pins of a link,
+    ``network<d>`` the far end of its link to a network chiplet.
 
     A host on each die opens its PEs after reset, and is heard of no more. ``opened``: dies whose
     host has done so.
@@ -50,6 +53,7 @@ class Grid(wiring.Component):
         self.dies = range(parameters.grid[0] * parameters.grid[1])
         super().__init__(
             {f"pe{die}_{i}": In(PePort()) for die in self.dies for i in range(PES)}
+            | {f"network{die}": In(LinkPort()) for die in self.dies}
             | {f"d{die}_{name}_phits": Out(PhitPort()) for die in self.dies
                for name in parameters.peers} | {"opened": Out(len(self.dies))})
 
@@ -63,7 +67,18 @@ class Grid(wiring.Component):
                 connect(m, getattr(base, name), flipped(getattr(self, f"d{die}_{name}_phits")))
             m.d.comb += base.die.eq(C(die, DIE_BITS))
             self._open(m, die, base.link)
+            self._network(m, die, base.net0)
         return m
+
+    def _network(self, m, die, pins):
+        m.submodules[f"network{die}"] = far = Place(
+            D2dLink(latency_cycles=self.parameters.link_latency_cycles))
+        connect(m, flipped(getattr(self, f"network{die}")), far.port)
+        for way, (one, other) in {"to": (pins, far.phits), "back": (far.phits, pins)}.items():
+            valid = Signal(name=f"network_{way}{die}")
+            line = Signal(PHIT_BITS, name=f"network_{way}{die}_data")
+            m.d.sync += [valid.eq(one.tx_valid), line.eq(one.tx_data)]
+            m.d.comb += [other.rx_valid.eq(valid), other.rx_data.eq(line)]
 
     def _open(self, m, die, port):
         """What a host does at boot: one write to the configuration."""
@@ -90,9 +105,10 @@ class Bench:
         self.dut = dut
         rows, columns, latency = (int(n) for n in os.environ["GRID"].split())
         shape = Package(name="test", size="test", compute_chiplets=rows * columns, io_chiplets=0,
-                        compute=parameters((rows, columns)))
+                        compute=parameters((rows, columns)), network_chiplets=rows * columns)
         self.dies, self.links = range(rows * columns), shape.peer_links
         self.pes = {(die, i): PortOfPe(dut, f"{die}_{i}") for die in self.dies for i in range(PES)}
+        self.nics = {die: Nic(dut, f"network{die}") for die in self.dies}
         self.cut = set()        # links that lose everything
         self.channels = []
         for a, b, n in self.links:
@@ -115,7 +131,7 @@ class Bench:
     async def step(self):
         await RisingEdge(self.dut.clk)
         self.cycle += 1
-        for port in self.pes.values():
+        for port in (*self.pes.values(), *self.nics.values()):
             port.edge()
         for channel in self.channels:
             channel.step()
@@ -229,18 +245,66 @@ async def requests_that_cross_do_not_wait_for_each_other(dut):
 
 
 @cocotb.test()
+async def every_pe_rings_the_nics_of_every_die(dut):
+    """At once, while one NIC after another takes nothing for a time and all of them read memory.
+
+    The bridge at a NIC has room for what comes from its own die and over each link.
+    """
+    bench, count = await start(dut), int(os.environ["ACCESSES"])
+    await fill(bench)
+    wanted = {die: {} for die in bench.dies}
+    for n, (asker, port) in enumerate(bench.pes.items()):
+        port.request.rate = port.response.rate = 1
+        for tag in range(count):
+            die = random.choice(bench.dies) if tag > count // 2 else 0
+            place, data = address(die, 5, 0x40000 + 64 * (n * count + tag)), random.getrandbits(512)
+            wanted[die][place] = asker, tag, data
+            port.ask(place, tag=tag, data=data)
+    for die, nic in bench.nics.items():
+        for line in range(LINES):
+            nic.ask(address(die, 0, 64 * line), tag=line)
+    for stopped in (0, *bench.dies):
+        bench.nics[stopped].come.rate = 0
+        for _ in range(400):
+            await bench.step()
+        bench.nics[stopped].come.rate = 1
+    await bench.until(lambda: all(len(port.responses) == count for port in bench.pes.values())
+                      and all(len(nic.responses) == LINES for nic in bench.nics.values()))
+    for die, nic in bench.nics.items():
+        got = [(body.address, body.data) for _, body in nic.accesses]
+        assert sorted(got) == sorted((place, data) for place, (_, _, data) in wanted[die].items())
+        assert {answer.tag: answer.data for answer in nic.responses} == {
+            line: pattern(die, line) for line in range(LINES)}
+    for port in bench.pes.values():
+        assert all(answer.write and answer.error == AccessError.NONE for answer in port.responses)
+
+
+@cocotb.test()
+async def a_network_chiplet_does_not_reach_another_die(dut):
+    bench = await start(dut)
+    for die, nic in bench.nics.items():
+        for tag, other in enumerate(bench.dies):
+            nic.ask(address(other, 0, 0), tag=tag)
+        await bench.until(lambda nic=nic: len(nic.responses) == len(bench.dies))
+        errors = {answer.tag: answer.error for answer in nic.responses}
+        assert errors == {other: AccessError.NONE if other == die else AccessError.ADDRESS
+                          for other in bench.dies}
+
+
+@cocotb.test()
 async def an_address_that_another_die_does_not_have_is_an_error(dut):
     bench = await start(dut)
     last = bench.dies[-1]
     for place, text in ((address(last, 0, 64 * LINES), "past the SRAM"),
                         (address(last, 1, 0), "no HBM"), (address(last, 7, 0), "no region"),
+                        (address(last, 6, 0), "no engine"), (address(last, 5, 1 << 24), "no link"),
                         (address(len(bench.dies), 0, 0), "no die"), (address(15, 0, 0), "I/O")):
         for data in (None, 5):
             answer = await bench.ask((0, 1), place, data=data)
             assert answer.error == AccessError.ADDRESS and not answer.data, text
             assert answer.write == (data is not None)
     assert (await bench.words((0, 0), 0, 2))[0] == 4        # known where they were asked
-    assert (await bench.words((0, 0), last, 2))[6] == 6     # known at the far end
+    assert (await bench.words((0, 0), last, 2))[6] == 10    # known at the far end
 
 
 @cocotb.test()
