@@ -46,7 +46,8 @@ class Device:
 
     ``pins`` maps the device's roles to ``(model, port)``; ``memory_bytes`` of sparse memory are
     shared with Python under the name ``<die>.<name>``. ``second_clock``: it is stepped at the
-    edges of the die's second clock.
+    edges of the die's second clock. ``ports`` are pins of its own, ends of channels: role to width
+    and whether a channel drives it; no model of the die may then have its name.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Device:
     parameters: dict[str, int] = field(default_factory=dict)
     memory_bytes: int = 0
     second_clock: bool = False
+    ports: dict[str, tuple[int, bool]] = field(default_factory=dict)
 
 
 @dataclass
@@ -100,6 +102,16 @@ class Die:
         if not 0 <= ticks <= cycles or not cycles:
             raise ValueError(f"The second clock must have at most as many edges as the first, "
                              f"not {ticks!r} in {cycles!r} cycles")
+        for device in self.devices:
+            if device.ports and device.name in self.models:
+                raise ValueError(f"A device with ports must have a name of its own, not that of "
+                                 f"the model {self.name}.{device.name}")
+
+    def port_bits(self, part, port):
+        """Width of a port of a model, or of a device that has ports."""
+        if part in self.models:
+            return self.models[part].ports[port].bits
+        return next(d.ports[port][0] for d in self.devices if d.name == part)
 
     def copies(self):
         """Connections of the joins: ``(to, port, from, port)``; :exc:`ValueError` if one is odd."""
@@ -141,7 +153,10 @@ class Die:
 
 @dataclass(frozen=True)
 class Channel:
-    """Phits from one die to another; each end is ``(die, model, valid port, data port)``."""
+    """Phits from one die to another.
+
+    Each end is ``(die, model, valid port, data port)``; a device with ports may be the model.
+    """
 
     name: str
     source: tuple[str, str, str, str]

@@ -7,6 +7,7 @@ import numpy as np
 
 from cosim.build.native import build_engine
 
+DEVICES = 1 << 31   # a part of a die that is no model counts from here
 LIMIT, WATCH, MAIL, QUIET, FAILED, LOST = 0, 1, 2, 4, 8, 16
 RUN_SLICE = 4096    # cycles a native call at most, so that an interrupt from the keyboard is seen
 RESET_CYCLES = 8    # this project's choice
@@ -32,13 +33,15 @@ def load_library():
                 "wake": [p, u, u, u, s], "late": [p, u, u],
                 "channel": [p, s, u, u, s, s, u, u, s, s, q], "device": [p, u, s, s, p, q, u],
                 "second_clock": [p, u, q, q], "break": [p, u, u],
-                "device_pin": [p, u, s, u, u, s], "device_parameter": [p, u, s, q],
+                "device_pin": [p, u, s, u, u, s], "device_port": [p, u, s, u, u],
+                "device_parameter": [p, u, s, q],
                 "watch": [p, u, u, s], "lane": [p, u, u, s, u], "waves": [p, u, u, s],
                 "start": [p, u, u], "stop": [p], "run": [p, q, u], "pid": [p, u]}
     other = {"new": ([q, q], p), "delete": ([p], None), "message": ([p], s), "cycle": ([p], q),
              "hash": ([p, u], q), "failure": ([p, u], s), "carried": ([p, u], q),
              "skipped": ([p, u, u], q), "counters": ([p, u], p), "mailbox": ([p, u], p),
-             "watched": ([p, u], q), "events": ([p, u, ctypes.POINTER(p)], q)}
+             "watched": ([p, u], q), "arm": ([p, u, u], None),
+             "events": ([p, u, ctypes.POINTER(p)], q)}
     for name, (arguments, result) in (other | {n: (a, ctypes.c_int64)
                                                for n, a in fallible.items()}).items():
         function = getattr(library, f"engine_{name}")
@@ -95,6 +98,7 @@ class Engine:
                 self._add_channel(channel)
             for die, model, port in watch:
                 self._call("watch", *self._models[die, model], port)
+            self._armed = self._watches = frozenset(range(len(watch)))
             self.lanes = self._add_lanes() if trace else []
             if waves is not None:
                 self._add_waves(waves)
@@ -153,14 +157,23 @@ class Engine:
                             device.memory_bytes, int(device.second_clock))
         for role, (model, port) in device.pins.items():
             self._call("device_pin", handle, role, number, index[model], port)
+        for role, (bits, driven) in device.ports.items():
+            self._call("device_port", handle, role, bits, int(driven))
         for key, value in device.parameters.items():
             self._call("device_parameter", handle, key, value)
         self._devices[name] = handle
 
     def _add_channel(self, channel):
-        (a, model_a, *out), (b, model_b, *into) = channel.source, channel.target
-        self._call("channel", channel.name, *self._models[a, model_a], *out,
-                   *self._models[b, model_b], *into, channel.latency_cycles)
+        (a, part_a, *out), (b, part_b, *into) = channel.source, channel.target
+        self._call("channel", channel.name, *self._part(a, part_a), *out,
+                   *self._part(b, part_b), *into, channel.latency_cycles)
+
+    def _part(self, die, part):
+        """Numbers of a die and of a model of it or, after those, of a device."""
+        if (die, part) in self._models:
+            return self._models[die, part]
+        number = [d.name for d in self.dies].index(die)
+        return number, DEVICES + self._devices[f"{die}.{part}"]
 
     def _add_lanes(self):
         lanes = []
@@ -174,13 +187,14 @@ class Engine:
         for (die, model), (number, index) in self._models.items():
             self._call("waves", number, index, f"{stem}.{die}.{model}.fst")
 
-    def run(self, max_cycles, *, until=LIMIT):
+    def run(self, max_cycles, *, until=LIMIT, watch=None):
         """Simulate up to ``max_cycles``, or until one of the conditions ``until`` holds.
 
-        Conditions (``WATCH``, ``MAIL``, ``QUIET``, or-ed) are looked at between quanta. Returns
-        those that hold, 0 at the limit. :exc:`EngineError` if a device refused what it saw or a
-        worker process was lost.
+        Conditions (``WATCH``, ``MAIL``, ``QUIET``, or-ed) are looked at between quanta. ``watch``:
+        numbers of the watched outputs that count, by default all. Returns those that hold, 0 at
+        the limit. :exc:`EngineError` if a device refused what it saw or a worker process was lost.
         """
+        self._arm(self._watches if watch is None else frozenset(watch))
         limit = self.cycle + max_cycles
         start = time.perf_counter()
         try:
@@ -199,23 +213,42 @@ class Engine:
             self.seconds += time.perf_counter() - start
         return LIMIT
 
+    def _arm(self, watches):
+        for number in watches ^ self._armed:
+            self._library.engine_arm(self._handle, number, number in watches)
+        self._armed = watches
+
     def access(self, master, address, value=None, *, timeout_cycles=ACCESS_TIMEOUT):
         """Read a register, or write ``value`` to it, through the device ``master``.
 
         The system runs until the quantum boundary after the answer. :exc:`EngineError` if the
         answer is an error or does not come.
         """
-        mail = self.mailbox(master)
-        mail[1:4] = [value is not None, address, value or 0]
-        mail[0] = 1
-        what = f"The {'read' if value is None else 'write'} of register {address:#x}"
-        if not self.run(timeout_cycles, until=MAIL) & MAIL:
-            raise EngineError(f"{what} by {master} was not answered in {timeout_cycles} cycles")
-        mail[0] = 0
-        if mail[4]:
-            code = ("OKAY", "EXOKAY", "SLVERR", "DECERR")[mail[4]]
-            raise EngineError(f"{what} by {master} was answered {code}")
-        return mail[3]
+        return self.access_each([(master, address, value)], timeout_cycles=timeout_cycles)[0]
+
+    def access_each(self, accesses, *, timeout_cycles=ACCESS_TIMEOUT):
+        """Do accesses ``(master, address, value or None)`` of different masters at a time.
+
+        As :meth:`access`; returns what each gave.
+        """
+        limit, wrong = self.cycle + timeout_cycles, None
+        mails = [self.mailbox(master) for master, _, _ in accesses]
+        for mail, (_, address, value) in zip(mails, accesses, strict=True):
+            mail[1:4] = [value is not None, address, value or 0]
+            mail[0] = 1
+        for mail, (master, address, value) in zip(mails, accesses, strict=True):
+            what = f"The {'read' if value is None else 'write'} of register {address:#x}"
+            while mail[0] != 2:
+                if not self.run(limit - self.cycle, until=MAIL) & MAIL:
+                    raise EngineError(f"{what} by {master} was not answered in "
+                                      f"{timeout_cycles} cycles")
+            wrong = wrong or mail[4] and (
+                f"{what} by {master} was answered {('EXOKAY', 'SLVERR', 'DECERR')[mail[4] - 1]}")
+        for mail in mails:
+            mail[0] = 0
+        if wrong:
+            raise EngineError(wrong)
+        return [mail[3] for mail in mails]
 
     @property
     def cycle(self):
@@ -274,8 +307,9 @@ class Engine:
         """Counts of the run so far, by name."""
         carried = {c.name: self._library.engine_carried(self._handle, i)
                    for i, c in enumerate(self.channels)}
-        width = {c.name: next(d for d in self.dies if d.name == c.source[0])
-                 .models[c.source[1]].ports[c.source[3]].bits // 8 for c in self.channels}
+        dies = {die.name: die for die in self.dies}
+        width = {c.name: dies[c.source[0]].port_bits(c.source[1], c.source[3]) // 8
+                 for c in self.channels}
         return {
             "cycles": self.cycle, "seconds": self.seconds,
             "cycles_per_second": self.cycle / self.seconds if self.seconds else 0.0,
@@ -283,7 +317,8 @@ class Engine:
             "channel_phits": carried,
             "skipped_cycles": {f"{die}.{model}": self._library.engine_skipped(self._handle, *where)
                                for (die, model), where in self._models.items()},
-            "hashes": {die.name: self.hash(die.name) for die in self.dies},
+            "hashes": {die.name: self._library.engine_hash(self._handle, number)
+                       for number, die in enumerate(self.dies)},
         }
 
     def close(self):

@@ -7,7 +7,8 @@
 namespace mxlet {
 
 // The phit that die A shows after the edge of cycle t is on die B's pins at the edge of cycle
-// t + latency. Slots are in shared memory. Within a quantum of at most `latency` cycles the writer
+// t + latency. Slots are in shared memory. An end is a pin of a model or a
+// device's own. Within a quantum of at most `latency` cycles the writer
 // and the reader touch different slots, so no other synchronisation than the barrier is needed.
 struct Channel {
     std::string name;
@@ -18,7 +19,7 @@ struct Channel {
     uint8_t* ring = nullptr;        // slots x stride bytes: valid in byte 0, data from byte 8
     uint64_t* carried = nullptr;    // phits so far, shared
     uint64_t* hash = nullptr;       // of the sending die
-    uint32_t number = 0;
+    uint32_t number = 0;            // among those that the die sends on
     bool* busy = nullptr;           // a phit was sent in this quantum
 
     void send(uint64_t cycle) {
@@ -29,7 +30,7 @@ struct Channel {
         std::memcpy(slot + 8, out_data.data, bytes);
         ++*carried;
         *busy = true;
-        uint64_t h = mix(*hash, cycle << 8 | number);
+        uint64_t h = mix(*hash, cycle << 16 | number);
         for (uint32_t i = 0; i < bytes; i += 8) {
             uint64_t word = 0;
             std::memcpy(&word, slot + 8 + i, bytes - i < 8 ? bytes - i : 8);

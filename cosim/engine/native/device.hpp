@@ -3,8 +3,10 @@
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace mxlet {
 
@@ -48,6 +50,7 @@ struct Context {
     char* failure = nullptr;                    // FAILURE_BYTES, first one counts
     bool second = false;                        // stepped at the edges of the second clock only
     const Model* owner = nullptr;               // whose pins it has, the last of them
+    std::vector<std::unique_ptr<uint64_t[]>> ports;  // memory of pins of its own, for channels
 
     static constexpr int COUNTERS = 64, MAILBOX = 16, FAILURE_BYTES = 512;
 
@@ -60,6 +63,14 @@ struct Context {
                                         std::to_string(bits) + " bits, not " +
                                         std::to_string(found->second.bits));
         return found->second;
+    }
+    // A pin of the device's own: `input` if a channel drives it.
+    void add_port(const std::string& role, uint32_t bits, bool input) {
+        Pin pin{nullptr, bits, input};
+        ports.push_back(std::make_unique<uint64_t[]>((pin.bytes() + 7) / 8));
+        pin.data = ports.back().get();
+        if (!pins.emplace(role, pin).second)
+            throw std::invalid_argument("Device " + name + " has two ports " + role);
     }
     uint64_t parameter(const std::string& key, uint64_t fallback) const {
         auto found = parameters.find(key);

@@ -42,6 +42,7 @@ struct Recorder {
 struct Watch {
     Pin pin;
     uint64_t* value;  // shared; as it stood at the last quantum boundary
+    uint64_t* armed;  // shared; whether it stops a run, changed between runs
 };
 
 struct Die {

@@ -21,6 +21,13 @@ int64_t guarded(Engine* engine, Body body) {
 }
 Model& model_of(Engine* e, uint32_t die, uint32_t model) { return *e->dies.at(die)->models.at(model); }
 
+// The pin of a model of a die or, if `part` counts past all models, of a device.
+constexpr uint32_t DEVICES = 1u << 31;
+Pin end_of(Engine* e, uint32_t die, uint32_t part, const char* port) {
+    if (part < DEVICES) return model_of(e, die, part).pin(port);
+    return e->contexts.at(part - DEVICES)->pin(port);
+}
+
 void same_width(const std::string& to, Pin a, const std::string& from, Pin b) {
     if (a.bits == b.bits && a.input && !b.input) return;
     throw std::invalid_argument("Port " + to + " (" + std::to_string(a.bits) + " bits) cannot be fed by " +
@@ -109,21 +116,19 @@ API int64_t engine_wake(Engine* e, uint32_t die, uint32_t model, uint32_t from, 
         return 0;
     });
 }
-API int64_t engine_channel(Engine* e, const char* name, uint32_t from, uint32_t from_model,
+API int64_t engine_channel(Engine* e, const char* name, uint32_t from, uint32_t from_part,
                            const char* out_valid, const char* out_data, uint32_t to,
-                           uint32_t to_model, const char* in_valid, const char* in_data,
+                           uint32_t to_part, const char* in_valid, const char* in_data,
                            uint64_t latency) {
     return guarded(e, [&] {
         auto channel = std::make_unique<Channel>();
-        Model& source = model_of(e, from, from_model);
-        Model& target = model_of(e, to, to_model);
         channel->name = name;
         channel->latency = latency;
         channel->slots = latency + e->quantum;
-        channel->out_valid = source.pin(out_valid);
-        channel->out_data = source.pin(out_data);
-        channel->in_valid = target.pin(in_valid);
-        channel->in_data = target.pin(in_data);
+        channel->out_valid = end_of(e, from, from_part, out_valid);
+        channel->out_data = end_of(e, from, from_part, out_data);
+        channel->in_valid = end_of(e, to, to_part, in_valid);
+        channel->in_data = end_of(e, to, to_part, in_data);
         same_width(in_valid, channel->in_valid, out_valid, channel->out_valid);
         same_width(in_data, channel->in_data, out_data, channel->out_data);
         channel->stride = (8 + channel->out_data.bytes() + 63) / 64 * 64;
@@ -131,7 +136,7 @@ API int64_t engine_channel(Engine* e, const char* name, uint32_t from, uint32_t 
         channel->carried = e->allocate_words(1);
         channel->hash = e->dies[from]->hash;
         channel->busy = &e->dies[from]->sent;
-        channel->number = e->channels.size();
+        channel->number = e->dies[from]->outputs.size();
         e->channels.push_back(channel.get());
         e->dies[to]->inputs.push_back(channel.get());
         e->dies[from]->outputs.push_back(std::move(channel));
@@ -165,12 +170,17 @@ API int64_t engine_device_pin(Engine* e, uint32_t device, const char* role, uint
         return 0;
     });
 }
+API int64_t engine_device_port(Engine* e, uint32_t device, const char* role, uint32_t bits,
+                               uint32_t input) {
+    return guarded(e, [&] { return e->contexts.at(device)->add_port(role, bits, input != 0), 0; });
+}
 API int64_t engine_device_parameter(Engine* e, uint32_t device, const char* key, uint64_t value) {
     return guarded(e, [&] { return e->contexts.at(device)->parameters[key] = value, 0; });
 }
 API int64_t engine_watch(Engine* e, uint32_t die, uint32_t model, const char* port) {
     return guarded(e, [&] {
-        Watch watch{model_of(e, die, model).pin(port), e->allocate_words(1)};
+        Watch watch{model_of(e, die, model).pin(port), e->allocate_words(1), e->allocate_words(1)};
+        *watch.armed = 1;
         e->dies[die]->watches.push_back(watch);
         e->watches.push_back(watch);
         return e->watches.size() - 1;
@@ -210,6 +220,7 @@ API uint64_t engine_skipped(Engine* e, uint32_t die, uint32_t model) {
 }
 API uint64_t* engine_counters(Engine* e, uint32_t device) { return e->contexts[device]->counters; }
 API uint64_t* engine_mailbox(Engine* e, uint32_t device) { return e->contexts[device]->mailbox; }
+API void engine_arm(Engine* e, uint32_t watch, uint32_t armed) { *e->watches[watch].armed = armed; }
 API uint64_t engine_watched(Engine* e, uint32_t watch) { return *e->watches[watch].value; }
 API uint64_t engine_events(Engine* e, uint32_t die, Event** events) {
     Recorder& recorder = e->dies[die]->recorder;

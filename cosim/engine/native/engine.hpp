@@ -40,7 +40,6 @@ class Engine {
     std::string message;
 
     Engine(uint64_t quantum, uint64_t reset_cycles) : quantum(quantum), reset_cycles(reset_cycles) {
-        arena_ = static_cast<uint8_t*>(share(ARENA));
         control = new (allocate(sizeof(Control))) Control;
     }
     ~Engine() {  // after stop()
@@ -58,10 +57,14 @@ class Engine {
     }
     // Zeroed, on a cache line of its own: workers write neighbouring items.
     void* allocate(size_t bytes) {
-        const size_t start = used_;
-        used_ += (bytes + 127) / 128 * 128;
-        if (used_ > ARENA) throw std::runtime_error("Too many dies and channels");
-        return arena_ + start;
+        const size_t size = (bytes + 127) / 128 * 128;
+        if (size > left_) {
+            left_ = std::max(size, ARENA);
+            free_ = static_cast<uint8_t*>(share(left_));
+        }
+        left_ -= size;
+        free_ += size;
+        return free_ - size;
     }
     uint64_t* allocate_words(size_t count) { return static_cast<uint64_t*>(allocate(8 * count)); }
 
@@ -120,9 +123,9 @@ class Engine {
     const std::vector<pid_t>& pids() const { return pids_; }
 
   private:
-    static constexpr size_t ARENA = 64 << 20;
-    uint8_t* arena_;
-    size_t used_ = 0;
+    static constexpr size_t ARENA = 16 << 20;   // taken from the system at once
+    uint8_t* free_ = nullptr;
+    size_t left_ = 0;
     std::vector<std::pair<void*, size_t>> shared_;
     uint32_t workers_ = 1;
     bool forked_ = false, started_ = false, lost_ = false;
@@ -181,7 +184,7 @@ class Engine {
             if (die->failure[0]) reason |= FAILED;
         }
         for (Watch& watch : watches)
-            if (*watch.value) reason |= WATCH;
+            if (*watch.armed && *watch.value) reason |= WATCH;
         for (Context* context : contexts)
             if (context->mailbox[0] == 2) reason |= MAIL;  // answered
         if (quiet && cycle > reset_cycles) reason |= QUIET;
