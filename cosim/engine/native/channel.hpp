@@ -1,5 +1,6 @@
 // A channel of fixed latency between two dies: the only way in which dies meet.
 #pragma once
+#include <algorithm>
 #include <string>
 
 #include "device.hpp"
@@ -20,7 +21,7 @@ struct Channel {
     uint64_t* carried = nullptr;    // phits so far, shared
     uint64_t* hash = nullptr;       // of the sending die
     uint32_t number = 0;            // among those that the die sends on
-    bool* busy = nullptr;           // a phit was sent in this quantum
+    uint64_t* busy = nullptr;       // of the sending die: the cycle in which its last phit arrives
 
     void send(uint64_t cycle) {
         uint8_t* slot = ring + cycle % slots * stride;
@@ -29,7 +30,7 @@ struct Channel {
         const uint32_t bytes = out_data.bytes();
         std::memcpy(slot + 8, out_data.data, bytes);
         ++*carried;
-        *busy = true;
+        *busy = std::max(*busy, cycle + latency);
         uint64_t h = mix(*hash, cycle << 16 | number);
         for (uint32_t i = 0; i < bytes; i += 8) {
             uint64_t word = 0;

@@ -57,7 +57,7 @@ struct Die {
     std::vector<Watch> watches;
     std::vector<std::pair<Model*, std::string>> waves;
     Recorder recorder;
-    bool sent = false;             // a phit left in this quantum
+    uint64_t busy = 0;             // cycle in which the last phit that left arrives
     uint64_t* hash = nullptr;      // shared: of everything that left the die, with its cycles
     uint64_t* quiet = nullptr;     // shared: nothing happened in the last quantum
     uint64_t* evaluations = nullptr;  // shared
@@ -117,10 +117,9 @@ struct Die {
     }
 
     void quantum(uint64_t start, uint64_t cycles, uint64_t reset_cycles) {
-        sent = false;
         for (uint64_t cycle = start; cycle < start + cycles; cycle++) step(cycle, reset_cycles);
         for (Watch& watch : watches) *watch.value = watch.pin.get();
-        bool calm = !sent;
+        bool calm = busy < start + cycles;
         for (auto& model : models)
             calm &= (!model->idle || *model->idle) && !(model->rest_pin.data && model->runs);
         for (auto& device : devices) calm &= device->idle();

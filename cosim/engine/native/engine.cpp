@@ -135,7 +135,7 @@ API int64_t engine_channel(Engine* e, const char* name, uint32_t from, uint32_t 
         channel->ring = static_cast<uint8_t*>(e->allocate(channel->slots * channel->stride));
         channel->carried = e->allocate_words(1);
         channel->hash = e->dies[from]->hash;
-        channel->busy = &e->dies[from]->sent;
+        channel->busy = &e->dies[from]->busy;
         channel->number = e->dies[from]->outputs.size();
         e->channels.push_back(channel.get());
         e->dies[to]->inputs.push_back(channel.get());
