@@ -11,6 +11,7 @@ import numpy as np
 from cosim import yardstick as yardstick_model
 from cosim.build import generate as generator
 from cosim.build.large import LARGE
+from cosim.cluster import Cluster
 from cosim.engine.engine import EngineError
 from cosim.package import Package
 from host.boot import Settings
@@ -104,7 +105,7 @@ class CosimTransport:
 
     def _changes(self):
         """State changes by die, PE and unit."""
-        for die, lane, cycles, values in self.package.engine.events():
+        for die, lane, cycles, values in self.package.events():
             for unit in Unit:
                 states = values >> 2 * unit & 3
                 keep = np.flatnonzero(np.diff(states, prepend=0))
@@ -173,6 +174,21 @@ def open_package(options, *, record=False):
     with Package(options.package, waves=options.waves, trace=options.trace, record=record,
                  broken=broken, **workers) as package:
         yield CosimTransport(package, options.settings)
+
+
+@contextmanager
+def open_cluster(options, ranks, fabric=None, *, record=False):
+    """``ranks`` packages for ``host.outcome.Options`` in one simulation, joined by a fabric.
+
+    Gives the cluster and the transport of each rank; ``fabric`` is a ``cosim.fabric.Fabric``.
+    """
+    workers = ({"processes": options.processes} if options.processes
+               else {"threads": options.threads})
+    options.step(0, 1, "building the packages (the first time takes minutes)")
+    broken = [(rank, *pe) for rank in range(ranks) for pe in options.settings.bad_pes]
+    with Cluster([options.package] * ranks, fabric=fabric, waves=options.waves,
+                 trace=options.trace, record=record, broken=broken, **workers) as cluster:
+        yield cluster, [CosimTransport(member, options.settings) for member in cluster.members]
 
 
 def large_package():

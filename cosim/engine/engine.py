@@ -11,6 +11,7 @@ DEVICES = 1 << 31   # a part of a die that is no model counts from here
 LIMIT, WATCH, MAIL, QUIET, FAILED, LOST = 0, 1, 2, 4, 8, 16
 RUN_SLICE = 4096    # cycles a native call at most, so that an interrupt from the keyboard is seen
 RESET_CYCLES = 8    # this project's choice
+FREE_QUANTUM = 16   # cycles between two barriers of dies without channels
 COUNTERS, MAILBOX = 64, 16
 ACCESS_TIMEOUT = 100_000  # cycles; this project's choice
 NORESERVE = 0x4000  # Linux MAP_NORESERVE, which mmap does not name in every Python
@@ -79,7 +80,7 @@ class Engine:
         if threads < 1 or processes < 1 or (threads > 1 and processes > 1):
             raise ValueError(f"Threads and processes must be positive and one of them 1, "
                              f"not {threads!r} and {processes!r}")
-        shortest = min((c.latency_cycles for c in channels), default=16)
+        shortest = min((c.latency_cycles for c in channels), default=FREE_QUANTUM)
         self.quantum_cycles = quantum_cycles or shortest
         if not 1 <= self.quantum_cycles <= shortest:
             raise ValueError(f"Quantum must be 1 to {shortest} cycles, the shortest channel, "
