@@ -14,9 +14,9 @@ ENGINE_REGION = 6       # registers of its message engine
 COMPLETION_PORT = 0x1000        # of a message engine, in its region
 NIC_REGISTERS, NIC_QUEUE_PAIRS, NIC_REGIONS = 0x00000, 0x10000, 0x20000     # in a NIC's window
 NIC_SEND, NIC_RECEIVE = 0x40000, 0x80000    # doorbells
-PLACES = 16             # of a send queue and of a receive queue, and entries of a subgraph under way
-SUBGRAPHS = 7           # of a program
-ENTRIES = 65535         # of a subgraph
+PLACES = 16             # of a send and of a receive queue; entries of a subgraph under way
+SUBGRAPHS = 7           # of a program, at most
+ENTRIES = 65535         # of a subgraph, at most
 MAX_BACK = 255
 MESSAGE_ENGINE = 9      # unit in a report
 NETWORK = 9             # code in a report: a work request failed
@@ -100,7 +100,7 @@ PACKED = {
     QUEUE_PAIR: {"state": ("state", 0, 2), "peer_mac": ("peer_mac", 0, 48)},
     REGION: {"remote_read": ("access", 0, 1), "remote_write": ("access", 1, 1)},
     ENTRY: {"fence": ("flags", 0, 1), "rx_sync": ("flags", 1, 1), "sync": ("flags", 2, 1),
-            "compare": ("codes", 0, 4), "format": ("codes", 4, 4)},
+            "compare": ("codes", 0, 4), "format": ("codes", 4, 4), "rule": ("rule", 0, 4)},
 }
 
 
