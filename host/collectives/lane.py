@@ -142,7 +142,10 @@ class Lane:
 
     def _append(self, step, reads=(), writes=()):
         while self.open and len(self.steps) - self.open[0][0] >= RENEW:
-            self._fill(self.open[0][0])
+            queue = self.steps[self.open[0][0]].queue
+            self._fill(max(n for n, _, _ in self.open if n == self.open[0][0] or (
+                len(self.steps) - n >= RENEW // 2 and queue
+                and self.steps[n].queue == queue)))
         needed = self._last_of_queues([
             other for other, their_reads, their_writes in self.open
             if overlap(writes, their_reads) or overlap(writes, their_writes)
