@@ -93,8 +93,9 @@ class QpState(enum.Enum, shape=2):
 def qp_layout():
     """Context of a queue pair as the host writes it: one line.
 
-    ``state``: RESET forgets everything, READY starts, ERROR stops and leaves the rest as it is. ``domain``: protection domain.
-    ``timeout_log2``: patience for an answer [cycle]. ``tries``: repetitions without progress.
+    ``state``: RESET forgets everything, READY starts, ERROR stops and leaves the rest as it is.
+    ``domain``: protection domain. ``timeout_log2``: patience for an answer [cycle]. ``tries``:
+    repetitions without progress. ``window``: frames under way at most, at least 1.
     ``completions``: address of the ring of completions, ``ring_log2`` its lines.
     """
     return data.StructLayout({

@@ -72,6 +72,7 @@ class Side:
         self.beats, self.sent = [], deque()  # of the frame that comes out; whole frames
         self.arriving = deque()             # beats to the NIC: (data, last)
         self.latency, self.stalls = (5, 40), 0.0
+        self.plays_mac = True
 
     def drive_low(self):
         return [self.pins[n] for n in ("request__ready", "response__valid", "access__valid",
@@ -108,7 +109,7 @@ class Side:
         if p["access_response__valid"].value and p["access_response__ready"].value:
             self.answers.append(pe.response_layout().from_bits(
                 int(p["access_response__payload"].value)))
-        if p["mac__tx_tvalid"].value and p["mac__tx_tready"].value:
+        if self.plays_mac and p["mac__tx_tvalid"].value and p["mac__tx_tready"].value:
             self.beats.append(int(p["mac__tx_tdata"].value).to_bytes(BEAT, "little"))
             if p["mac__tx_tlast"].value:
                 self.sent.append(b"".join(self.beats))
@@ -119,7 +120,6 @@ class Side:
         p = self.pins
         p["request__ready"].value = random.random() >= self.stalls
         p["access_response__ready"].value = random.random() >= self.stalls
-        p["mac__tx_tready"].value = random.random() >= self.stalls
         due = [w for w in self.waiting if w[0] <= cycle]
         if due:
             chosen = random.choice(due)
@@ -130,6 +130,12 @@ class Side:
             self.offered = self.accesses.popleft()
             p["access__payload"].value = self.offered
         p["access__valid"].value = self.offered is not None
+        if self.plays_mac:
+            self._drive_mac()
+
+    def _drive_mac(self):
+        p = self.pins
+        p["mac__tx_tready"].value = random.random() >= self.stalls
         come = bool(self.arriving) and random.random() >= self.stalls
         if come:
             data, last = self.arriving.popleft()
