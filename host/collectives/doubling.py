@@ -4,7 +4,7 @@ Of n ranks let p be the largest power of two, and e = n - p. Ranks 2i and 2i + 1
 i < e, rank i + e makes place i for the others: places hold runs of ranks, in order. The sum of a
 place is x[2i] + x[2i+1] or x[i+e]; at each exchange the sum of the lower places stands left.
 """
-from host.collectives.items import Item
+from host.collectives.items import Item, interleave
 
 
 def places(ranks):
@@ -15,33 +15,32 @@ def places(ranks):
 
 
 def all_reduce(share, whole):
+    return interleave(_piece(share, whole, j) for j in share.rounds([whole]))
+
+
+def _piece(share, whole, j):
     where = places(share.ranks)
     slots = 2 * (len(where).bit_length() + 1)
-    items = []
-    for j in share.rounds([whole]):
-        own, target = (share.cut(buffer, whole, j) for buffer in (share.source, share.target))
-        place = next(i for i, (first, size) in enumerate(where)
-                     if first <= share.rank < first + size)
-        first, size = where[place]
-        if share.rank > first:      # folded in
-            items += [Item(None, (first, own)), Item((first, target))]
-            continue
-        last, total, distance = len(where) == 1, own, 1
-        if size == 2:
-            slot = share.slot(own, slots)
-            room = target if last else slot
-            items.append(Item((first + 1, slot), None, share.add(room, own, slot, slots)))
-            total = room
-        while distance < len(where):
-            peer, slot = where[place ^ distance][0], share.slot(own, slots)
-            left, right = (slot, total) if place & distance else (total, slot)
-            distance *= 2
-            room = target if distance == len(where) else slot
-            items.append(Item((peer, slot), (peer, total),
-                              share.add(room, left, right, slots)))
-            total = room
-        if size == 2:
-            items.append(Item(None, (first + 1, target)))
+    own, target = (share.cut(buffer, whole, j) for buffer in (share.source, share.target))
+    place = next(i for i, (first, size) in enumerate(where)
+                 if first <= share.rank < first + size)
+    first, size = where[place]
+    if share.rank > first:      # folded in
+        return [Item(None, (first, own)), Item((first, target))]
+    items, total, distance = [], own, 1
+    if size == 2:
+        slot = share.slot(own, slots)
+        items.append(Item((first + 1, slot), None, share.add(slot, own, slot, slots)))
+        total = slot
+    while distance < len(where):
+        peer, slot = where[place ^ distance][0], share.slot(own, slots)
+        left, right = (slot, total) if place & distance else (total, slot)
+        distance *= 2
+        room = target if distance == len(where) else slot
+        items.append(Item((peer, slot), (peer, total), share.add(room, left, right, slots)))
+        total = room
+    if size == 2:
+        items.append(Item(None, (first + 1, target)))
     return items
 
 

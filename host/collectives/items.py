@@ -10,6 +10,7 @@ has not ended anywhere always finds its entries started, or not held back by any
 """
 from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from host.collectives.lane import overlap
 from host.collectives.spans import Span
@@ -30,6 +31,13 @@ class Item:
     receive: tuple[int, Span] | None = None
     send: tuple[int, Span] | None = None
     work: tuple = ()
+
+
+def interleave(lists):
+    """Items of pieces, two pieces beside each other: their first items, their second ones, ..."""
+    lists = list(lists)
+    return [item for at in range(0, len(lists), 2)
+            for beside in zip_longest(*lists[at:at + 2]) for item in beside if item is not None]
 
 
 def empty(transfer):

@@ -12,7 +12,7 @@ from host.collectives.spans import BLOCK, Elements, Span, chunks
 from host.isa import LINE, Format, ceil
 from host.network_isa import SUBGRAPHS
 
-LANES = 4                   # subgraphs beside each other, for large sizes
+LANES = 4                   # subgraphs of a ring beside each other, for large sizes
 PIECE_BYTES = 16384         # of a message of a large ring
 SMALLEST_PIECE = 1024       # below that messages cost more than they hide
 DIRECT_STAGING = 1 << 20    # bytes of slots of a direct sum, about
@@ -162,7 +162,10 @@ def _division(kind, algorithm, count, elements, ranks, lanes, piece_bytes):
     grain, size = elements.grain, count * elements.bytes
     whole = max(ceil(count, grain), grain)
     if kind in ("barrier", "send", "receive", "all_to_all", "all_to_all_v"):
-        return (lanes or 1) if kind == "all_to_all" and size % LINE == 0 else 1, whole
+        # Copies of chunks that start inside a line touch others: one lane must do all.
+        apart = kind == "all_to_all" and not size % LINE and not (
+            elements.format.is_mx and count // BLOCK % LINE)
+        return (lanes or 1) if apart else 1, whole
     # Unaligned copies write bytes of other chunks again: one lane must do all.
     together = (kind in ("all_gather", "reduce_scatter") and ranks > 1
                 and (size % LINE or elements.format.is_mx and count // BLOCK % LINE))
@@ -177,7 +180,9 @@ def _division(kind, algorithm, count, elements, ranks, lanes, piece_bytes):
         if algorithm == "direct" and kind in SUMS:
             most = max(min(most, DIRECT_STAGING // elements.bytes // (2 * ranks)), grain)
     piece = min(ceil(most, grain), part)
-    return 1 if alone else min(lanes or LANES, -(-part // piece)), piece
+    # Others than the ring have queue pairs with many ranks: one with each, if nobody wants more.
+    lanes = lanes or (LANES if algorithm == "ring" else 1)
+    return 1 if alone else min(lanes, -(-part // piece)), piece
 
 
 def _items(kind, algorithm, share, count, in_place, peer, sent, received):

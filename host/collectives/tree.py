@@ -3,7 +3,7 @@
 They are as many as v ends in zero bits. A place adds its children's sums to its own in this order:
 ((x[v] + sum(v + 1)) + sum(v + 2)) + ...
 """
-from host.collectives.items import Item
+from host.collectives.items import Item, interleave
 
 
 def _family(share):
@@ -42,14 +42,13 @@ def _down(share, whole, j, source):
 
 
 def reduce(share, whole):
-    return [item for j in share.rounds([whole]) for item in _up(share, whole, j)]
+    return interleave(_up(share, whole, j) for j in share.rounds([whole]))
 
 
 def broadcast(share, whole):
-    return [item for j in share.rounds([whole])
-            for item in _down(share, whole, j, share.source)]
+    return interleave(_down(share, whole, j, share.source) for j in share.rounds([whole]))
 
 
 def all_reduce(share, whole):
-    return [item for j in share.rounds([whole])
-            for item in _up(share, whole, j) + _down(share, whole, j, share.target)]
+    return interleave(_up(share, whole, j) + _down(share, whole, j, share.target)
+                      for j in share.rounds([whole]))
