@@ -263,3 +263,11 @@ class Bench:
     async def rest(self, cycles=200):
         for _ in range(cycles):
             await self.step()
+
+    async def sleep(self, *, limit=100000):
+        """Run until the clocks of both NICs rest: what the wire lost is sent again until then."""
+        for _ in range(limit // 100):
+            await self.rest(100)
+            if not any(side.pins["awake"].value for side in self.sides):
+                return
+        raise AssertionError("a NIC does not come to rest")
