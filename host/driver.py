@@ -6,7 +6,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from host.boot import Settings, configure
-from host.isa import LINE, Code, Region, Submission, Unit, address, ceil, offset_of
+from host.isa import (
+    LINE,
+    MESSAGE_ENGINE,
+    Code,
+    Region,
+    Submission,
+    Unit,
+    address,
+    ceil,
+    offset_of,
+)
 from host.kernels.schedule import Die
 from host.program import table, table_lines
 from host.tensor import Tensor
@@ -30,7 +40,8 @@ class DeviceError(RuntimeError):
         c = completion
         where = f"die {c.die}"
         if c.failed:
-            where += f", PE {c.pe}, unit {Unit(c.unit).name}"
+            where += (", message engine" if c.unit == MESSAGE_ENGINE
+                      else f", PE {c.pe}, unit {Unit(c.unit).name}")
         where += f", command {c.command}, field {c.field}"
         if c.code in (Code.BAD_ADDRESS, Code.POISON) or c.code == Code.LINK_DOWN and c.address:
             where += f", address {c.address:#x}"

@@ -46,6 +46,7 @@ class Code(enum.IntEnum):
     POISON = 6
     ABORTED = 7
     LINK_DOWN = 8
+    NETWORK = 9
 
 
 class Group(enum.IntEnum):
@@ -76,6 +77,9 @@ class Unit(enum.IntEnum):
     SIMD = 6
     LAYOUT = 7
     SOFTMAX = 8
+
+
+MESSAGE_ENGINE = 9      # unit of a report that is no PE's
 
 
 class Format(enum.IntEnum):

@@ -13,6 +13,7 @@ BUFFERS = 32                    # circular buffers of a PE (this project's choic
 ADDRESS_BITS = 48
 DEFAULT_WATCHDOG = 65536        # cycles, for a launch that gives 0 (this project's choice)
 TAG_BITS = 8
+MESSAGE_ENGINE = 9              # in the place of a PE's unit, in reports of a message engine
 
 
 class Unit(enum.Enum, shape=4):
@@ -41,6 +42,7 @@ class ErrorCode(enum.Enum, shape=8):
     POISON = 6
     ABORTED = 7
     LINK_DOWN = 8
+    NETWORK = 9     # a work request of a message engine failed; field: the NIC's status
 
 
 class Hint(enum.Enum, shape=2):
