@@ -38,24 +38,27 @@ class Cluster:
         As of :class:`cosim.package.Package`; the memory is that of each host.
     broken : list of (int, int, int, int)
         Rank, die, row and column of PEs that do not work.
+    network : bool
+        With the network chiplets; by default if there is a fabric.
     prefixed : bool
         False: dies are called as in a package, of which there is only one.
     """
 
     def __init__(self, packages, size="sim", *, fabric=None, threads=1, processes=1, waves=None,
                  trace=None, record=False, gating=True, broken=(),
-                 host_memory_bytes=HOST_MEMORY_BYTES, prefixed=True):
+                 host_memory_bytes=HOST_MEMORY_BYTES, network=None, prefixed=True):
         self.packages = [build.describe(package, size) for package in packages]
         clocks = {package.core_megahertz for package in self.packages}
         if len(clocks) != 1:
             raise ValueError(f"Packages must be one or more with the same clock, not "
                              f"{', '.join(p.name for p in self.packages) or 'none'}")
+        network = fabric is not None if network is None else network
         start = time.monotonic()
         prefixes = [f"p{rank}." if prefixed else "" for rank in range(len(self.packages))]
         ranks, channels = [], []
         for prefix, package in zip(prefixes, self.packages, strict=True):
             dies, own = build.package_dies(package, host_memory_bytes=host_memory_bytes,
-                                           waves=waves is not None)
+                                           waves=waves is not None, network=network)
             rename(dies, prefix)
             ranks.append(dies)
             channels += [renamed(channel, prefix) for channel in own]

@@ -24,6 +24,8 @@ class Configuration:
     hbm_channels: int   # pseudo-channels
     core_megahertz: int
     hbm_megahertz: int
+    engines: int        # message engines
+    networks: int       # links to network chiplets
 
 
 class Member:
@@ -53,7 +55,7 @@ class Member:
             package.compute_chiplets, compute.pes, compute.addresses.sram_bytes,
             compute.addresses.hbm_bytes, compute.rows, compute.columns, compute.attention,
             compute.grid, compute.mx4_lanes, compute.addresses.banks, compute.addresses.channels,
-            package.core_megahertz, package.hbm_megahertz)
+            package.core_megahertz, package.hbm_megahertz, compute.engines, compute.networks)
         self._host = prefix + build.host_die(package)
         self.host_memory = system.memory(f"{self._host}.host")
 

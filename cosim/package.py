@@ -26,15 +26,17 @@ class Package(Member):
         Die, row and column of PEs that do not work: their outputs are random in every cycle.
     gating : bool
         Leave out the evaluation of idle models; changes nothing but the speed.
+    network : bool
+        With the network chiplets, whose NICs are connected to nothing.
     """
 
     def __init__(self, name="mtia450", size="sim", *, threads=1, processes=1, waves=None,
                  trace=None, record=False, gating=True, broken=(),
-                 host_memory_bytes=HOST_MEMORY_BYTES):
+                 host_memory_bytes=HOST_MEMORY_BYTES, network=False):
         self._cluster = cluster = Cluster(
             [name], size, threads=threads, processes=processes, waves=waves, trace=trace,
             record=record, gating=gating, broken=[(0, *pe) for pe in broken],
-            host_memory_bytes=host_memory_bytes, prefixed=False)
+            host_memory_bytes=host_memory_bytes, network=network, prefixed=False)
         super().__init__(cluster.engine, cluster.packages[0], build_seconds=cluster.build_seconds,
                          cold_build_seconds=cluster.cold_build_seconds)
 

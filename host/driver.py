@@ -197,6 +197,11 @@ class Device:
         return list(range(self.configuration.pes))
 
     @property
+    def targets(self):
+        """Entries of a program table, bits of a launch's mask: PEs, then message engines."""
+        return self.configuration.pes + self.configuration.engines
+
+    @property
     def hbm_pins(self):
         """Bytes that the pins of a die's HBM carry in a cycle of the die's clock."""
         c = self.configuration
@@ -300,10 +305,9 @@ class Device:
         """Copy programs (by PE) to the die's SRAM; returns what :meth:`start` takes, once."""
         if not programs:
             raise ValueError("A launch needs the program of at least one PE")
-        pes = self.configuration.pes
-        size = LINE * (table_lines(pes) + sum(len(p.words()) for p in programs.values()))
+        size = LINE * (table_lines(self.targets) + sum(len(p.words()) for p in programs.values()))
         base = self.alloc(die, size)
-        self.write(base, np.frombuffer(table(programs, base=base, pes=pes), np.uint8),
+        self.write(base, np.frombuffer(table(programs, base=base, pes=self.targets), np.uint8),
                    stream=stream)
         return die, base, sum(1 << pe for pe in programs)
 

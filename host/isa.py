@@ -153,6 +153,8 @@ class Region(enum.IntEnum):
     REGISTERS = 2
     CONTROL = 3
     CHANNEL = 4     # counters of the HBM pseudo-channels
+    NETWORK = 5     # windows of the NICs at a die
+    ENGINE = 6      # its message engine
 
 
 def address(die, region, offset=0):

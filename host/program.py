@@ -164,7 +164,7 @@ class Program:
 
 
 def table_lines(pes):
-    """Lines of the program tables of a die with that many PEs."""
+    """Lines of the program tables of a die with that many PEs and message engines."""
     return -(-pes // TABLE_ENTRIES)
 
 
@@ -178,7 +178,8 @@ def table(programs, *, base, pes=TABLE_ENTRIES):
     base : int
         Device address where the block will lie, a multiple of 64.
     pes : int
-        PEs of the die: its tables have an entry for each, and end on a line.
+        PEs of the die, and its message engines: its tables have an entry for each, and end on a
+        line.
 
     Returns the block as bytes; it starts with the program table of a launch.
     """

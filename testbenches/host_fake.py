@@ -29,6 +29,8 @@ class Configuration:
     hbm_channels: int = 12
     core_megahertz: int = 1847
     hbm_megahertz: int = 1600
+    engines: int = 0
+    networks: int = 0
 
 
 class Memory:

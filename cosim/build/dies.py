@@ -8,6 +8,7 @@ from pathlib import Path
 from chiplets import packages, registers
 from chiplets.compute import ComputeBase, pe_units
 from chiplets.io import IoChiplet
+from chiplets.network import NetworkChiplet
 from cosim import engine
 from cosim.build.model import Recipe, build_beside
 from rtl.memory.hbm.channel import HbmChannel
@@ -104,7 +105,6 @@ def recipes(package, *, waves=False, network=False):
 
 def network_recipe(package, dies, *, waves):
     """What a network chiplet with links to compute chiplets ``dies`` is built from."""
-    from chiplets.network import NetworkChiplet
     network, latency = package.network, package.compute.link_latency_cycles
     return Recipe(
         lambda: NetworkChiplet(nics=network.nics, qps=network.qps, dies=dies,

@@ -2,6 +2,7 @@
 from chiplets import verilog
 from chiplets.compute import ComputeChiplet
 from chiplets.io import IoChiplet
+from chiplets.network import NetworkChiplet
 from chiplets.packages import PACKAGES, package
 from cosim.build.lint import lint, lint_placed
 from rtl.link.link import D2dLink
@@ -20,6 +21,9 @@ TOPS = {
     "io": lambda p: IoChiplet(dies=p.compute_chiplets, package_id=p.number),
     "pe": lambda p: _pe(p.compute),
     "link": lambda p: D2dLink(),
+    "network": lambda p: NetworkChiplet(
+        nics=p.network.nics, qps=p.network.qps, dies=p.network_dies[0],
+        link_latency_cycles=p.compute.link_latency_cycles),
 }
 SIZES = ("sim", "full")
 
@@ -49,7 +53,9 @@ def package_rows(size="sim"):
             "published_BF16_PFLOPS": said.bf16, "published_MX8_PFLOPS": said.mx8,
             "published_MX4_PFLOPS": said.mx4,
             "compute_chiplets": p.compute_chiplets, "io_chiplets": p.io_chiplets,
-            "network_chiplets_not_modelled": p.network_chiplets, "PEs": pes,
+            "network_chiplets": p.network_chiplets,
+            "NICs": p.network_chiplets * p.network.nics,
+            "message_engines": p.compute_chiplets * c.engines, "PEs": pes,
             "spare_PEs": p.compute_chiplets * c.columns, "core_clock_MHz": p.core_megahertz,
             "local_memory_KiB_per_PE": c.local_lines * 64 >> 10, "SRAM_MiB": p.sram_bytes >> 20,
             "HBM_pseudo_channels": channels,
