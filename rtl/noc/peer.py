@@ -1,4 +1,4 @@
-"""The mesh's node at a link to another compute die: accesses go out, those of the peer come in."""
+"""The mesh's node at a link to another die: accesses go out, those of the peer come in."""
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
