@@ -3,6 +3,8 @@ from testbenches.mutants.attention import of
 
 BRIDGE = "testbenches/noc/test_peer.py"
 GRID = "testbenches/chiplets/test_peers.py"
+NETWORK = "testbenches/chiplets/test_network.py"
+ADDRESS = "testbenches/noc/test_address.py"
 DMA = "testbenches/pe/test_dma_out.py"
 
 MUTANTS = (
@@ -57,8 +59,30 @@ MUTANTS = (
         ("dies past the grid are looked for", "target < rows * columns", "C(1)")),
     *of("chiplets/compute.py", GRID,
         ("a bridge passes nothing on", "onward = onward[1:] ", "onward = () "),
-        ("a queue has no room for what is passed on", "capacity=capacity + n * tags",
-         "capacity=capacity")),
+        ("a queue has no room for what is passed on", "senders * window + n * tags",
+         "senders * window"),
+        ("a bridge to a network chiplet has no room for what comes from other dies",
+         " + len(p.peers) * tags", ""),
+        ("what comes from another die does not go to a network chiplet",
+         "ways=onward, networks=True", "ways=onward")),
+    *of("chiplets/compute.py", NETWORK,
+        ("a bridge to a network chiplet has no room for the host", "(senders + 1) * window",
+         "senders * window"),
+        ("a bridge has no room for the engine", "p.pes + p.engines", "p.pes"),
+        ("the host has any number of requests to a network chiplet under way",
+         "bridge.response, networks=True, window=window", "bridge.response, networks=True"),
+        ("a bridge does not hear that its link went down",
+         "bridge.down.eq(link.state == LinkState.DOWN)", "bridge.down.eq(0)"),
+        ("a table of programs may be behind a network link",
+         'requester("control", control.request, control.response)',
+         'requester("control", control.request, control.response, networks=True)')),
+    *of("rtl/noc/address.py", ADDRESS,
+        ("network chiplets are open to all", "if self.networks and networks:",
+         "if self.networks:"),
+        ("both links to network chiplets are the first",
+         "offset[NETWORK_WINDOW_LOG2:],", "C(0),"),
+        ("a window has no end", "self.networks << NETWORK_WINDOW_LOG2)", "1 << OFFSET_BITS)"),
+        ("a request to a network chiplet is like one to memory", "far.eq(here)", "far.eq(0)")),
     *of("rtl/control/block.py", GRID,
         ("the registers of a link are those of another", "registers.lines[4 + n]",
          "registers.lines[5 - n]")),
