@@ -102,9 +102,9 @@ def test_programs_give_the_same_hash_however_the_package_is_run(reference, optio
     assert skipped == 0 if "gating" in options else skipped > statistics["cycles"]
 
 
-def cross(**options):
+def cross(described=JOINED, **options):
     """The PEs of each die bring data from the other die, HBM or SRAM, and take them back there."""
-    with Package(JOINED, **options) as package:
+    with Package(described, **options) as package:
         device, rows, moves = Device(package), 90, []
         assert package.configuration.grid == (1, 2)
         for die in device.dies:
