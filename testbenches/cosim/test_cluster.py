@@ -12,10 +12,13 @@ from cosim.build import dies as build
 from cosim.cluster import Cluster
 from cosim.fabric import Fabric
 from cosim.package import Package
+from host.bench import gemm
 from host.boot import Settings
 from host.driver import Device, DeviceTimeout
-from host.isa import Code
+from host.isa import Code, Format
+from host.kernels.matmul import matmul
 from host.outcome import Options
+from host.tensor import pack
 from host.transport import CosimTransport, open_cluster
 from testbenches.cosim import exerciser, stations
 from testbenches.cosim.test_package import TINY, TINY_300, move, pattern
@@ -224,3 +227,31 @@ def test_wrong_clusters_are_refused():
         Cluster([])
     with pytest.raises(ValueError, match="same clock, not tiny300, tiny450"):
         Cluster([TINY_300, replace(TINY, core_megahertz=1000)])
+
+
+def product(device, seed):
+    """Submit the product of two matrices; returns what waits for it and checks its bits."""
+    generator = np.random.default_rng(seed)
+    x, w = (pack(generator.standard_normal((rows, 96)).astype(np.float32), Format.E4M3)
+            for rows in (13, 40))
+    tx, tw, ty = device.put(x, 0), device.put(w, 0), device.empty(0, 13, 40, Format.FP32)
+    event = device.launch(0, matmul(tx, tw, ty, pes=device.pes))
+
+    def check():
+        cycles = event.wait().cycles
+        np.testing.assert_array_equal(device.get(ty).view(np.uint32),
+                                      gemm.golden(w, x).view(np.uint32))
+        return cycles
+    return check
+
+
+def test_two_packages_multiply_as_one_does():
+    """Real packages: both at once take the cycles that each takes alone."""
+    wanted = []
+    for seed in (1, 2):
+        with Package("mtia300") as package:
+            wanted.append(product(Device(package), seed)())
+    with Cluster(["mtia300"] * 2, fabric=Fabric(), threads=2) as cluster:
+        checks = [product(Device(member), seed)
+                  for seed, member in enumerate(cluster.members, start=1)]
+        assert [check() for check in checks] == wanted
