@@ -10,7 +10,7 @@ from cosim import engine
 BEAT_BYTES = 16
 LONGEST_FRAME = 4160    # bytes: three beats of header, 4,096 of payload, a beat with the CRC
 PHIT_BITS = 133         # of cosim/devices/fabric_link.hpp
-NIC = re.compile(r"nic\d+__(?=tx_tdata$)")
+NIC = re.compile(r"nic(\d+)__tx_tdata$")
 FOREVER = 2**64 - 1
 FLOWS = ("drop", "pause")
 SETTINGS = ("loss", "duplicate", "reorder", "corrupt", "reorder_cycles", "down_from", "down_cycles",
@@ -150,8 +150,8 @@ class Wiring:
 
 def nics_of(dies):
     """NICs of a package in their order: ``(die, model, prefix of its ports)``."""
-    return [(die, name, match[0]) for die in dies for name, model in die.models.items()
-            for port in model.ports if (match := NIC.match(port))]
+    return [(die, name, f"nic{number}__") for die in dies for name, model in die.models.items()
+            for number in sorted(int(m[1]) for m in map(NIC.match, model.ports) if m)]
 
 
 def connect(fabric, ranks):

@@ -156,6 +156,8 @@ def test_paused_senders_lose_nothing(latency):
         assert totals["pauses"] > 10 and totals["paused_cycles"] > 1000
         room = 3 * LONGEST_FRAME if latency > 1 else LONGEST_FRAME
         assert least - room < totals["longest_held"] <= least
+        # Half of what makes a pause goes before it ends.
+        assert totals["pauses"] * LONGEST_FRAME <= totals["in_bytes"]
         waited = [bench.engine.counters(f"station{r}.mac_top_nic0")[5] for r in range(4)]
         assert all(waited)
     with Bench(replace(fabric, flow="drop"), **INCAST) as bench:
@@ -252,6 +254,15 @@ def test_faults_are_those_of_the_seed():
     assert results[0] == results[1] != results[2]
 
 
+def test_ports_have_faults_of_their_own():
+    with Bench(replace(FAST, faults=Faults(loss=0.5)), 2, frames=200) as bench:
+        bench.run()
+        missing, _ = bench.missing()
+        lost = [{number for rank, _, number in missing if rank == port} for port in range(2)]
+        assert all(50 < len(numbers) < 150 for numbers in lost)
+        assert 50 < len(lost[0] ^ lost[1]) < 150
+
+
 def busy(options):
     """Everything at once; orders at cycles known before and between runs."""
     faults = Faults(loss=0.01, duplicate=0.02, corrupt=0.03, reorder=0.04, reorder_cycles=300)
@@ -314,6 +325,14 @@ def test_a_link_goes_down_and_comes_up(flow):
         assert max(s.cycle for s in bench.sent()[2]) > up
 
 
+def test_a_frame_is_lost_if_its_link_is_down_for_a_cycle():
+    """Also if none of its beats comes in that cycle."""
+    with Bench(FAST, 2, own={1: {"frames": 0}}, gaps=1, frames=100, spread=0) as bench:
+        bench.fabric.link_down(0, 0, cycles=1, period=2)
+        totals = bench.run().check_conservation()
+        assert totals["link_down"] == totals["in_frames"] == 100
+
+
 def test_a_port_flaps_again_and_again():
     with Bench(FAST, 2, own={1: {"frames": 0}}, only=1, target=1, frames=1000, spread=0) as bench:
         bench.fabric.link_down(1, 0, at=1000, cycles=200, period=1000)
@@ -340,7 +359,8 @@ def test_a_paused_sender_goes_on_after_its_link_was_down():
 
 @pytest.mark.parametrize("flow", ["drop", "pause"])
 def test_a_switch_that_restarts_loses_what_it_holds(flow):
-    with Bench(replace(FAST, flow=flow), frames=100, **INCAST) as bench:
+    fabric = replace(FAST, flow=flow, forward_cycles=300)
+    with Bench(fabric, frames=100, **INCAST) as bench:
         bench.engine.run(4000)
         totals = bench.fabric.totals()
         inside = totals["in_frames"] - totals["out_frames"] - totals["overflowed"]
@@ -367,6 +387,14 @@ def test_what_no_port_can_take_is_dropped_by_its_cause():
         assert bench.fabric.counters(3, 0)["longest_held"] <= 3 * LONGEST_FRAME
         assert len(bench.got()[2]) == 50 - bench.fabric.counters(3, 0)["wrong"]
         assert all(g.whole for g in bench.got()[2]) and longest == 260
+
+
+@pytest.mark.parametrize("spread, wrong", [(257, False), (258, True)])
+def test_the_longest_frame_goes_and_a_beat_more_does_not(spread, wrong):
+    """Frames have 3, 4, 259 or 260 beats, or 3, 5, 259 or 261."""
+    with Bench(FAST, 2, frames=60, spread=spread) as bench:
+        totals = bench.run().check_conservation()
+        assert (10 < totals["wrong"] < 60) == wrong and totals["wrong"] == len(bench.missing()[0])
 
 
 @pytest.mark.parametrize("rails, switches", [(0, 2), (1, 1), (2, 2), (3, 2)])
