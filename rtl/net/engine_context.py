@@ -73,7 +73,7 @@ class Contexts(wiring.Component):
     count : Out(5).array(subgraphs)
         Entries under way.
     active : Out(1)
-        Some entry is to be looked at, or an end is at work. A function of registers.
+        Some entry is to be looked at, or has ended. A function of registers.
     """
 
     def __init__(self, *, subgraphs):
@@ -172,8 +172,8 @@ class Contexts(wiring.Component):
             mark.receive.eq(entry.kind == EngineKind.RECV), mark.nic.eq(task == Task.DOORBELL),
             mark.fence.eq(entry.fence), back.addr.eq(number - entry.back), own.addr.eq(number),
             self.take.eq(start.valid << chosen)]
-        m.d.sync += [was_free.eq(self.free), again.eq(
-            end["open"] | (self.free.as_value() & ~was_free.as_value()).any())]
+        freed = (self.free.as_value() & ~was_free.as_value()).any()
+        m.d.sync += [was_free.eq(self.free), again.eq(end["open"] | freed)]
         with m.If(end["open"]):
             m.d.comb += [write.en.eq(1 << end["subgraph"]), write.addr.eq(end["index"])]
         with m.FSM() as fsm:
@@ -219,4 +219,4 @@ class Contexts(wiring.Component):
                     m.next = "CHOOSE"
         with m.If(again | self.loaded.valid):
             m.d.sync += ripe.eq(~0)
-        m.d.comb += self.active.eq(~fsm.ongoing("CHOOSE") | turns.requests.any() | again)
+        m.d.comb += self.active.eq(~fsm.ongoing("CHOOSE") | turns.requests.any() | again | freed)

@@ -23,7 +23,7 @@ class ProgramControl(wiring.Component):
     A program starts 2 cycles after ``go`` if none runs. After its last entry has ended and all
     requests were answered the report stands 1 cycle later. An error, an ``abort`` or the watchdog
     holds everything back; the report waits until all requests were answered, for the watchdog until
-    the entry was found as well. After an error the marks of entries are wiped.
+    the entry was found as well. After an error, and after reset, the marks of entries are wiped.
 
     Members
     -------
@@ -75,7 +75,7 @@ class ProgramControl(wiring.Component):
             m.d.sync += [held.eq(0), permitted.eq(0)]
 
         ends = self.fault.valid | self.abort | doomed | self.expired
-        with m.FSM() as fsm:
+        with m.FSM(init="WIPE") as fsm:
             with m.State("IDLE"):
                 with m.If(held & permitted):
                     m.d.comb += self.clear.eq(1)

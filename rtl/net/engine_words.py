@@ -17,7 +17,7 @@ from rtl.net.interfaces import Compare
 from rtl.pe.interfaces import ADDRESS_BITS, LINE_BITS, LINE_BYTES
 
 WORDS = LINE_BITS // 32
-POLL_CYCLES = 16    # from one read of a word to the next, at least (this project's choice)
+POLL_CYCLES = 16    # from one read of a word to the next (this project's choice)
 
 
 def lowest(bits):

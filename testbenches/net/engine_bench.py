@@ -134,6 +134,8 @@ class Bench:
                         dut.report__ready, dut.request__ready, dut.response__valid,
                         dut.access__valid, dut.access_response__ready)
         self.tasks = [cocotb.start_soon(self.memory.run()), cocotb.start_soon(self._edges())]
+        while not dut.idle.value:
+            await RisingEdge(dut.clk)
 
     def _ring(self, doorbell, line):
         self.doorbells.append((doorbell, line))
@@ -169,12 +171,15 @@ class Bench:
                 assert answer.tag == self.asked.pop(0), "answers are not in order"
                 self.answers.append(answer)
             dut.access_response__ready.value = int(rng.random() >= self.gaps)
+            begun = set()       # requests of a queue pair are done in order
             for job in [] if self.hold_nic else list(self.waiting):
-                if job[0] <= self.memory.now:
+                if job[0] <= self.memory.now and job[1] not in begun:
                     self.waiting.remove(job)
                     for cookie in self.transfers.post(*job[1:]):
                         self.complete(cookie, status=self.statuses.pop(cookie & 0xFFF, 0),
                                       address=0x123456)
+                    continue
+                begun.add(job[1])
             if self.outbox and not offered and rng.random() >= self.gaps:
                 at, write, line = self.outbox.pop(rng.randrange(len(self.outbox)))
                 tag = rng.getrandbits(8)
@@ -287,7 +292,7 @@ class Image:
         return golden.run(self.memory, program, self.golden_nic(), epoch=epoch, rng=rng)
 
 
-async def agree(bench, image, program, *, code=golden.Code.OK, watchdog=0):
+async def agree(bench, image, program, *, code=golden.Code.OK, watchdog=8000):
     """Runs a program on both: all of memory, the doorbells and the report are the same."""
     image.copy_to(bench.memory)
     bench.doorbells.clear()
