@@ -38,8 +38,11 @@ class Program:
         self.commands = []
         self._next_cb = self._next_line = 0
 
-    def words(self):
-        """Return the program as an array of [commands, 16] words, ``END`` included."""
+    def words(self, base=0):
+        """Return the program as an array of [commands, 16] words, ``END`` included.
+
+        ``base``: device address of the first, for programs that name addresses of their own.
+        """
         return np.stack([*self.commands, command(Op.END)])
 
     def add(self, *args, **fields):
@@ -174,7 +177,8 @@ def table(programs, *, base, pes=TABLE_ENTRIES):
     Parameters
     ----------
     programs : dict
-        PE number to :class:`Program`.
+        PE number to :class:`Program`, or to what has ``words`` as it has: the programs of message
+        engines have the numbers after those of the PEs.
     base : int
         Device address where the block will lie, a multiple of 64.
     pes : int
@@ -188,7 +192,7 @@ def table(programs, *, base, pes=TABLE_ENTRIES):
     at = table_lines(pes)
     entries, parts = np.zeros((at, TABLE_ENTRIES), np.uint32), []
     for pe, program in programs.items():
-        words = program.words()
+        words = program.words(base + LINE * at)
         entries.flat[pe] = at
         at += len(words)
         parts.append(words)

@@ -83,6 +83,10 @@ class Check:
             self.places[peer] = self._line()
             self.lane.receive(peer, (self.buffer, self.places[peer], CHECK_BYTES))
 
+    def expected_count(self, peer):
+        """Elements that a peer has to say it sends."""
+        return self.words(peer, False)[2]
+
     def wait(self, peer):
         if peer not in self.seen:
             self.seen.add(peer)
