@@ -70,14 +70,16 @@ def reduce(share, whole):
     return items
 
 
-def all_gather(share, chunks):
+def all_gather(share, chunks, own):
+    """``own``: where this rank's chunk is."""
     items = []
     for j in share.rounds(chunks):
-        own = share.cut(share.target, chunks[share.rank], j)
+        here = share.cut(own.buffer, (own.first, own.count), j)
+        copy = share.copy(share.cut(share.target, chunks[share.rank], j), here)
         for step in range(1, share.ranks):
             come = share.peer(-step)
             items.append(Item((come, share.cut(share.target, chunks[come], j)),
-                              (share.peer(step), own)))
+                              (share.peer(step), here), copy if step == 1 else ()))
     return items
 
 

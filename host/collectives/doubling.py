@@ -5,6 +5,7 @@ i < e, rank i + e makes place i for the others: places hold runs of ranks, in or
 place is x[2i] + x[2i+1] or x[i+e]; at each exchange the sum of the lower places stands left.
 """
 from host.collectives.items import Item, interleave
+from host.collectives.spans import Span
 
 
 def places(ranks):
@@ -44,8 +45,11 @@ def _piece(share, whole, j):
     return items
 
 
-def all_gather(share, chunks):
-    """Runs of chunks double at each exchange; a folded rank gets all of them at the end."""
+def all_gather(share, chunks, own):
+    """Runs of chunks double at each exchange; a folded rank gets all of them at the end.
+
+    ``own``: where this rank's chunk is; it is copied to its place first.
+    """
     where = places(share.ranks)
     place = next(i for i, (first, size) in enumerate(where) if first <= share.rank < first + size)
     first, size = where[place]
@@ -61,12 +65,13 @@ def all_gather(share, chunks):
     def transfer(peer, spans, receive):
         return [Item((peer, s), None) if receive else Item(None, (peer, s)) for s in spans]
 
+    here = Span(share.target, *chunks[share.rank])
+    items, distance = [Item(work=share.copy(here, own))], 1
     if share.rank > first:
-        own = [share.cut(share.target, chunks[share.rank], j)
-               for j in share.rounds([chunks[share.rank]])]
+        mine = [share.cut(share.target, chunks[share.rank], j)
+                for j in share.rounds([chunks[share.rank]])]
         back = [share.cut(share.target, whole, j) for j in share.rounds([whole])]
-        return transfer(first, own, False) + transfer(first, back, True)
-    items, distance = [], 1
+        return items + transfer(first, mine, False) + transfer(first, back, True)
     if size == 2:
         items += transfer(first + 1, [share.cut(share.target, chunks[first + 1], j)
                                       for j in share.rounds([chunks[first + 1]])], True)

@@ -10,7 +10,7 @@ from host.collectives.order import Order, begin, finish
 from host.collectives.share import Share
 from host.collectives.spans import BLOCK, Elements, Span, chunks
 from host.isa import LINE, Format, ceil
-from host.network_isa import SUBGRAPHS
+from host.network_isa import ENTRIES, SUBGRAPHS
 
 LANES = 4                   # subgraphs of a ring beside each other, for large sizes
 PIECE_BYTES = 16384         # of a message of a large ring
@@ -125,6 +125,10 @@ def plan(kind, *, count, format=Format.FP32, ranks, rank, root=0, peer=None, alg
         shares.append(share)
         checks.append(guard)
     finish(built, order, sequence)
+    longest = max(len(lane.steps) for lane in built)
+    if longest > ENTRIES:
+        raise ValueError(f"Entries of a subgraph must be at most {ENTRIES}, not {longest}: take "
+                         f"larger pieces, more lanes or another algorithm")
     kept = [n for n, lane in enumerate(built) if lane.steps]
     staging, staging_bytes = _staging(built, shares, checks, elements)
     return Plan(descriptor, rank, tuple(built[n] for n in kept), staging, staging_bytes,
@@ -176,6 +180,8 @@ def _division(kind, algorithm, count, elements, ranks, lanes, piece_bytes):
     if piece_bytes is None:
         fewest = SMALLEST_PIECE // elements.bytes
         beside = LANES * ring.BESIDE if algorithm == "ring" else LANES
+        # A list of entries has an end: not more than 8 of a piece for each rank.
+        fewest = max(fewest, 8 * ranks * part // (ENTRIES * (lanes or LANES)))
         most = max(min(most, part // beside), fewest)
         if algorithm == "direct" and kind in SUMS:
             most = max(min(most, DIRECT_STAGING // elements.bytes // (2 * ranks)), grain)
@@ -203,12 +209,9 @@ def _items(kind, algorithm, share, count, in_place, peer, sent, received):
             if n > 1:
                 return module.reduce_scatter(share, equal, there)
         case "all_gather":
-            there = Span(share.target, r * count, count)
-            copies = [] if in_place else [
-                Item(work=(("copy", there.part(*cut), here.part(*cut)),))
-                for cut in ((s.first, s.count) for s in (
-                    share.cut(share.source, whole, j) for j in share.rounds([whole])))]
-            return copies + (module.all_gather(share, equal) if n > 1 else [])
+            if n > 1:
+                return module.all_gather(
+                    share, equal, Span(share.target, r * count, count) if in_place else here)
         case "all_reduce" if n > 1:
             return module.all_reduce(
                 share, chunks(count, n, share.elements) if algorithm == "ring" else whole)

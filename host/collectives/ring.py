@@ -34,9 +34,10 @@ def reduce_scatter(share, chunks, target):
     return items
 
 
-def all_gather(share, chunks):
+def all_gather(share, chunks, own):
+    """``own``: where this rank's chunk is; it goes to its place while others come."""
     return [item for group in groups(share.rounds(chunks))
-            for item in _gather(share, chunks, group)]
+            for item in _gather(share, chunks, group, own)]
 
 
 def _sums(share, chunks, group, place, slots):
@@ -54,13 +55,17 @@ def _sums(share, chunks, group, place, slots):
     return items
 
 
-def _gather(share, chunks, group):
+def _gather(share, chunks, group, own=None):
     items = []
     for step in range(share.ranks - 1):
         for j in group:
             gone, come = (share.cut(share.target, chunks[share.peer(-step - k)], j)
                           for k in (0, 1))
-            items.append(Item((share.peer(-1), come), (share.peer(1), gone)))
+            work = ()
+            if step == 0 and own is not None:
+                here = share.cut(own.buffer, (own.first, own.count), j)
+                gone, work = here, share.copy(gone, here)
+            items.append(Item((share.peer(-1), come), (share.peer(1), gone), work))
     return items
 
 

@@ -66,6 +66,11 @@ class Share:
         room = self.slot(span, 2, base)
         return (("copy", room, span),), room
 
+    @staticmethod
+    def copy(target, source):
+        """Work for a copy, unless it is there."""
+        return () if target == source else (("copy", target, source),)
+
     def add(self, target, a, b, base):
         """Work for target = a + b, wherever they are; slots from ``base`` on are free for it."""
         work, operands = [], []
