@@ -14,10 +14,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from testbenches.mutants import attention, control, hbm, memory, net, nic, noc, peers
+from testbenches.mutants import (
+    attention,
+    collectives,
+    control,
+    hbm,
+    memory,
+    net,
+    nic,
+    noc,
+    peers,
+)
 
-MUTANTS = (*attention.MUTANTS, *control.MUTANTS, *hbm.MUTANTS, *memory.MUTANTS, *net.MUTANTS,
-           *nic.MUTANTS, *noc.MUTANTS, *peers.MUTANTS)
+MUTANTS = (*attention.MUTANTS, *collectives.MUTANTS, *control.MUTANTS, *hbm.MUTANTS,
+           *memory.MUTANTS, *net.MUTANTS, *nic.MUTANTS, *noc.MUTANTS, *peers.MUTANTS)
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("rtl", "chiplets", "cosim", "host", "testbenches")
 LIMIT_SECONDS = 1800
