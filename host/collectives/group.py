@@ -117,6 +117,10 @@ class Group:
     tuples, one buffer for each rail, and there is a collective on each. Collectives are launched on
     every rank in the order in which they are called, all in one stream; nothing is waited for.
 
+    Options of all collectives are those of :func:`host.collectives.plan` for algorithm, lanes and
+    pieces, ``order``, ``watchdog``, and ``absent``: ranks that are not launched, to see what
+    others say of it.
+
     Parameters
     ----------
     system : host.collectives.system.System
@@ -144,6 +148,11 @@ class Group:
 
     def __len__(self):
         return len(self.ranks)
+
+    @property
+    def devices(self):
+        """Drivers of the ranks, in the group's order."""
+        return [self.system.devices[rank] for rank in self.ranks]
 
     def all_reduce(self, sources, targets=None, **options):
         """Sum over ranks, on every rank; in place without targets."""
@@ -261,7 +270,7 @@ class Group:
     def _start(self, kind, ranks, counts, form, in_place, options):
         """Plan for all ranks, connect them, launch; returns a :class:`Handle`."""
         self.sequence += 1
-        watchdog = options.pop("watchdog", self.watchdog)
+        watchdog, absent = options.pop("watchdog", self.watchdog), options.pop("absent", ())
         plans = [plan(own_kind, count=count, format=form, ranks=len(self), rank=rank,
                       in_place=in_place, topology=self.topology, check=self.check,
                       sequence=self.sequence, **own, **options)
@@ -280,7 +289,7 @@ class Group:
                                      for made in plans for peer, lane in made.queue_pairs], rail)
         die, running = self.system.rails[rail].die, []
         for (rank, _, source, target, _), made in zip(ranks, plans, strict=True):
-            if made.lanes:
+            if made.lanes and rank not in absent:
                 running.append(self._launch(rank, made, {"input": source, "output": target}, bells,
                                             die, watchdog))
         return Handle(self, kind, rail, running)

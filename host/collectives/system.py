@@ -43,6 +43,16 @@ class Rail:
     ports: tuple = (Port(),)
 
 
+def rails_of(package):
+    """Rails of a description of a package (``chiplets.packages``): one for each compute die."""
+    nics = package.network.nics
+    ports = {}
+    for chiplet, _, die, link in sorted(package.network_links):
+        ports.setdefault(die, []).extend(
+            Port(link, nic, nics * chiplet + nic) for nic in range(nics))
+    return [Rail(die, tuple(of_die)) for die, of_die in sorted(ports.items())]
+
+
 @dataclass(frozen=True)
 class Transport:
     """How NICs repeat what is lost; this project's choice.

@@ -146,8 +146,11 @@ def test_collectives_on_the_same_queue_pairs_follow_each_other():
     assert all(rank.get("output", 0, count, format).same(want[0]) for rank in ranks)
 
 
-def ordered(order, arrived=True, words=()):
-    """An all_reduce of two ranks with an order; reports and ranks."""
+def ordered(order, arrived=True, words=(), stops=False):
+    """An all_reduce of two ranks with an order; reports and ranks.
+
+    ``stops``: rank 1 does not send the last message of any lane.
+    """
     plans = plans_of("all_reduce", 2, count=512, format=Format.BF16, algorithm="ring",
                      in_place=True, piece_bytes=64, order=order, sequence=77)
     assert len(plans[0].lanes) > 1
@@ -158,8 +161,17 @@ def ordered(order, arrived=True, words=()):
         rank.node.arrived = lambda: arrived
         for at, value in words:
             pieces[number][at - 0x1000:][:4] = np.array([value], "<u4").view(np.uint8)
+    if stops:
+        for lane in plans[1].lanes:
+            last = max(n for n, step in enumerate(lane.steps) if step.kind == EngineKind.SEND)
+            del lane.steps[last:]
     start(ranks, plans, bells)
     return system.run(), ranks, pieces
+
+
+def test_a_collective_that_has_not_ended_is_not_told_to_have():
+    reports, ranks, memory = ordered(Order(signal=((0x1040, 9),)), stops=True)
+    assert reports["rank 0"].code == WATCHDOG and not memory[0][0x40]
 
 
 def test_a_collective_starts_when_the_engines_packet_has_arrived():

@@ -155,15 +155,16 @@ def test_an_entry_waits_for_what_it_needs_and_no_more():
     a, b, s = (("staging 0", n * 1024, 64) for n in range(3))
     lane.receive(1, a)
     lane.receive(1, b)
-    lane.add(Span("output", 0, 16), Span("staging 0", 256, 16), Span("input", 0, 16))
+    lane.add(Span("output", 0, 16), Span("staging 0", 0, 16), Span("staging 0", 256, 16))
     assert lane.steps[2].back == 1      # the second receive: the first has ended too
-    lane.receive(1, a)
-    assert lane.steps[3].back == 0
     lane.send(2, s)
     lane.receive(1, s)
-    assert (lane.steps[5].back, lane.steps[5].sync) == (1, False)
-    lane.send(3, ("output", 0, 64))     # the sum, and nothing else
-    assert lane.steps[6].back == 4
+    assert [lane.steps[n].back for n in (3, 4)] == [0, 1]
+    lane.receive(1, a)
+    assert lane.steps[5].back == 3      # the sum
+    lane.send(3, ("output", 0, 64))
+    assert lane.steps[6].back == 0      # it has ended
+    assert not any(step.sync or step.rx_sync for step in lane.steps)
     with pytest.raises(ValueError, match="Sums must start on lines"):
         lane.add(Span("output", 1, 16), Span("output", 1, 16), Span("input", 0, 16))
 
