@@ -1,4 +1,5 @@
 """Groups of ranks and their collectives, launched on the message engines of all of them."""
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from host.collectives.plan import plan
@@ -288,10 +289,13 @@ class Group:
         bells = self.system.connect([(self.ranks[made.rank], self.ranks[peer], lane)
                                      for made in plans for peer, lane in made.queue_pairs], rail)
         die, running = self.system.rails[rail].die, []
-        for (rank, _, source, target, _), made in zip(ranks, plans, strict=True):
-            if made.lanes and rank not in absent:
-                running.append(self._launch(rank, made, {"input": source, "output": target}, bells,
-                                            die, watchdog))
+        with ExitStack() as doorbells:      # rung one after another: no rank is far ahead
+            for device in self.devices:
+                doorbells.enter_context(device.batch())
+            for (rank, _, source, target, _), made in zip(ranks, plans, strict=True):
+                if made.lanes and rank not in absent:
+                    running.append(self._launch(rank, made, {"input": source, "output": target},
+                                                bells, die, watchdog))
         return Handle(self, kind, rail, running)
 
     def _launch(self, rank, made, buffers, bells, die, watchdog):

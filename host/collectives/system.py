@@ -60,16 +60,17 @@ class Transport:
     Parameters
     ----------
     timeout_log2 : int
-        Cycles without progress until a NIC sends again [log2].
+        Cycles without progress until a NIC sends again; a quarter of it after a message that found
+        no receive [log2].
     tries : int
         Times that it does before it gives up. A rank may start so much later than its peers.
     window : int
         Frames under way.
     """
 
-    timeout_log2: int = 14
+    timeout_log2: int = 13
     tries: int = 255
-    window: int = 32
+    window: int = 16
 
 
 class System:
