@@ -73,7 +73,7 @@ class World:
 
 
 class Package(FakePackage):
-    """A package whose launches of bit ``pes`` alone are a message engine's."""
+    """A package with a message engine, bit ``pes``; PEs of the same packet run before it."""
 
     def __init__(self, world, rank, configuration):
         super().__init__(configuration)
@@ -121,8 +121,9 @@ class Package(FakePackage):
 
     def _launch(self, w):
         pes, mask = self.configuration.pes, w[8] >> 16 | w[10] << 16 | w[11] << 48
-        if mask != 1 << pes:
-            super()._launch(w)
+        if mask != 1 << pes:    # the engine's bit is in the first word of the mask
+            super()._launch([*w[:8], w[8] & ~(1 << 16 + pes), *w[9:]])
+        if not mask >> pes & 1:
             return
         base, die = w[2] | w[3] << 32, w[8] & 255
         read = self.device_memory.read

@@ -119,8 +119,9 @@ class Group:
     every rank in the order in which they are called, all in one stream; nothing is waited for.
 
     Options of all collectives are those of :func:`host.collectives.plan` for algorithm, lanes and
-    pieces, ``order``, ``watchdog``, and ``absent``: ranks that are not launched, to see what
-    others say of it.
+    pieces, ``order``, ``watchdog``, ``beside``: for each rank the programs of PEs in the same work
+    packet, by number (with ``Order(arrive=True)`` the collective comes after their barrier), and
+    ``absent``: ranks that are not launched, to see what others say of it.
 
     Parameters
     ----------
@@ -272,6 +273,7 @@ class Group:
         """Plan for all ranks, connect them, launch; returns a :class:`Handle`."""
         self.sequence += 1
         watchdog, absent = options.pop("watchdog", self.watchdog), options.pop("absent", ())
+        beside = options.pop("beside", [{}] * len(self))
         plans = [plan(own_kind, count=count, format=form, ranks=len(self), rank=rank,
                       in_place=in_place, topology=self.topology, check=self.check,
                       sequence=self.sequence, **own, **options)
@@ -295,10 +297,10 @@ class Group:
             for (rank, _, source, target, _), made in zip(ranks, plans, strict=True):
                 if made.lanes and rank not in absent:
                     running.append(self._launch(rank, made, {"input": source, "output": target},
-                                                bells, die, watchdog))
+                                                bells, die, watchdog, beside[rank]))
         return Handle(self, kind, rail, running)
 
-    def _launch(self, rank, made, buffers, bells, die, watchdog):
+    def _launch(self, rank, made, buffers, bells, die, watchdog, beside=None):
         system, whole = self.system, self.ranks[rank]
         device = system.devices[whole]
         places = {}
@@ -312,8 +314,8 @@ class Group:
         entries = Binding(made, places, {
             (peer, lane): bells[whole, self.ranks[peer], lane]
             for peer, lane in made.queue_pairs}).entries()
-        prepared = device.prepare(die, {device.configuration.pes: EngineProgram(entries)},
-                                  stream=self.stream)
+        programs = {**(beside or {}), device.configuration.pes: EngineProgram(entries)}
+        prepared = device.prepare(die, programs, stream=self.stream)
         event = device.start(prepared, stream=self.stream, watchdog=watchdog)
         system.under_way[whole] += 1
         event.finish.append(lambda: system.under_way.subtract([whole]))

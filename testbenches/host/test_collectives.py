@@ -62,17 +62,19 @@ def test_all_reduce(n, algorithm, format, count):
         assert not rank.changed(*runs(format, "output", 0, count), *staging(plans, number))
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
 @pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("algorithm", ["ring", "direct", "tree", "doubling"])
-def test_every_order_gives_the_same_bits(algorithm, in_place):
+def test_every_order_gives_the_same_bits(algorithm, in_place, lanes):
     n, count, format = 4, 500, Format.BF16
     rng = np.random.default_rng(9)
     x = [random_vector(rng, format, count) for _ in range(n)]
     want = golden.all_reduce(x, algorithm)
     name = "output" if in_place else "input"
     plans = plans_of("all_reduce", n, count=count, format=format, algorithm=algorithm,
-                     in_place=in_place, piece_bytes=64)
-    for seed in range(8):
+                     in_place=in_place, piece_bytes=64, lanes=lanes)
+    assert len(plans[0].lanes) == lanes
+    for seed in range(6):
         for rank in run("all_reduce", plans, x, format, name=name, seed=seed,
                         buffers=dict.fromkeys({name, "output"}, count)):
             assert rank.get("output", 0, count, format).same(want)
@@ -118,9 +120,10 @@ def test_reduce(n, algorithm, in_place, format, count):
         assert not rank.changed(*own, *staging(plans, number))
 
 
-@pytest.mark.parametrize("algorithm", ["ring", "tree", "doubling"])
-def test_72_ranks(algorithm):
-    n, count, format = 72, 33, Format.FP32      # three lines: most chunks of the ring are empty
+@pytest.mark.parametrize("algorithm, n", [("ring", 72), ("tree", 72), ("doubling", 72),
+                                          ("direct", 24)])
+def test_many_ranks(algorithm, n):
+    count, format = 33, Format.FP32     # three lines: most chunks of the ring are empty
     rng = np.random.default_rng(72)
     x = [random_vector(rng, format, count) for _ in range(n)]
     plans = plans_of("all_reduce", n, count=count, format=format, algorithm=algorithm,

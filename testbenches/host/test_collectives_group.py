@@ -9,13 +9,14 @@ from host.collectives import (
     CollectiveError,
     EngineProgram,
     Group,
+    Order,
     Port,
     Rail,
     System,
     plan,
 )
-from host.isa import LINE, Format, Region
-from host.program import Program, table
+from host.isa import LINE, Binary, Format, Region
+from host.program import Program, table, use
 from host.tensor import Tensor
 from host.tensor import pack as pack_tensor
 from testbenches.collective_case import random_vector
@@ -267,6 +268,39 @@ def test_tensors_are_buffers_if_their_scales_are_dense():
     check(made.devices[0], Buffer.of(tensors[0]), golden.all_reduce(x, "direct"))
     with pytest.raises(ValueError, match="have scales every 8 bytes: a collective wants 6"):
         Buffer.of(Tensor(0, 2, 160, Format.E4M3, 4096))
+
+
+def test_a_work_packet_computes_and_reduces():
+    """PEs add two arrays on every rank; the engine sums that over the ranks, in the same packet."""
+    n, rows, columns = 3, 4, 128
+    made, system = world(n)
+    group, rng = Group(system), np.random.default_rng(11)
+    values = rng.normal(size=(n, 2, rows, columns)).astype(np.float32)
+    beside, targets = [], []
+    for device, pair in zip(made.devices, values, strict=True):
+        a, b = (device.put(pack_tensor(v, Format.FP32), 0, Region.HBM) for v in pair)
+        out = device.empty(0, rows, columns, Format.FP32, Region.HBM)
+        targets.append(Buffer.of(out))
+        program = Program()
+        size = rows * a.row_bytes
+        left, right, total = (program.buffer(size // LINE) for _ in range(3))
+        for cb, tensor in ((left, a), (right, b)):
+            program.dma_in(use(cb, release=size // LINE), tensor.address, row_bytes=size)
+        program.simd(use(left, wait=size // LINE, release=size // LINE),
+                     use(total, wait=size // LINE, release=size // LINE), rows=rows,
+                     columns=columns, src1=use(right, wait=size // LINE, release=size // LINE),
+                     op=Binary.ADD)
+        program.dma_out(use(total, wait=size // LINE, release=size // LINE), out.address,
+                        row_bytes=size)
+        program.phase(barrier=True)
+        beside.append({2: program})
+    group.all_reduce(targets, algorithm="direct", beside=beside,
+                     order=Order(arrive=True)).wait()
+    sums = values[:, 0] + values[:, 1]
+    want = ((sums[0] + sums[1]) + sums[2]).reshape(-1)
+    for device, target in zip(made.devices, targets, strict=True):
+        raw = device.read(target.address, 4 * rows * columns).view("<f4")
+        assert np.array_equal(raw, want)
 
 
 def test_a_program_of_a_message_engine_lies_beside_those_of_pes():

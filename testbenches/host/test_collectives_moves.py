@@ -8,8 +8,9 @@ from host.collectives import Order
 from host.isa import Format
 from host.network_isa import Compare, EngineKind
 from testbenches.collective_case import plans_of, random_vector, set_up, start
-from testbenches.host.test_collectives import RANKS, run, runs, staging
+from testbenches.host.test_collectives import run, runs, staging
 
+RANKS = [1, 2, 3, 5, 8]
 FORMS = [(Format.FP32, 1), (Format.BF16, 33), (Format.BF16, 256), (Format.E4M3, 96),
          (Format.FP16, 700)]
 IDS = [f"{f.name}-{count}" for f, count in FORMS]
