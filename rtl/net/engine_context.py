@@ -161,7 +161,8 @@ class Contexts(wiring.Component):
                                for port in (back, own))
         holds = ~(
             fenced.bit_select(chosen, 1) | (Array(self.count)[chosen] == UNDER_WAY)
-            | own_mark.open | (entry.back != 0) & back_mark.open
+            | own_mark.open
+            | (entry.back != 0) & back_mark.open
             | entry.rx_sync & receives.bit_select(chosen, 1)
             | entry.sync & (Array(self.count)[chosen] != 0))
         mark = Signal(mark_layout())

@@ -40,7 +40,7 @@ class EntryFetch(wiring.Component):
     Members
     -------
     start : In(data.StructLayout({"valid": 1, "address": 48}))
-        Begins a program; only after a reset.
+        Begins a program; only from the reset state.
     loaded : Out(subgraph_layout())
         A subgraph of the program, for one cycle.
     complete : Out(1)
@@ -116,7 +116,7 @@ class EntryFetch(wiring.Component):
         here = left[32 * FIRST_WORD:32 * (FIRST_WORD + 2)]
         wrong, empty = here[:6].any(), here[ADDRESS_BITS:] == 0
         many = (self.answer.data[:32] == 0) | (self.answer.data[:32] > self.subgraphs)
-        misplaced = self.start.valid & self.start.address[:6].any()
+        misplaced = Signal()
         fault = self.fault
         m.d.comb += [
             self.loaded.valid.eq(begin), self.loaded.entries.eq(here[ADDRESS_BITS:]),
@@ -129,14 +129,15 @@ class EntryFetch(wiring.Component):
             m.d.sync += [left.eq(left >> 64), told.eq(told + 1)]
             with m.If(fault.valid | (told == count - 1)):
                 m.d.sync += [telling.eq(0), self.complete.eq(~fault.valid)]
+        m.d.sync += misplaced.eq(self.start.valid & self.start.address[:6].any())
         with m.If(self.start.valid):
-            m.d.sync += [table.eq(~misplaced), line.eq(self.start.address[6:])]
+            m.d.sync += [table.eq(~self.start.address[:6].any()), line.eq(self.start.address[6:])]
         with m.If(table & self.request.ready):
             m.d.sync += table.eq(0)
         with m.If(came):
             m.d.sync += [left.eq(self.answer.data), count.eq(self.answer.data), told.eq(0),
                          telling.eq(~many)]
-        return {"table": table, "line": line, "telling": telling}
+        return {"table": table, "line": line, "telling": telling | misplaced}
 
     def _subgraphs(self, m, begin):
         """What is asked for and here of each subgraph. Gives who asks, and places of heads."""

@@ -30,7 +30,7 @@ class ProgramControl(wiring.Component):
     launch, go, drop, report, abort, idle
         As of :class:`rtl.pe.interfaces.PePort`.
     clear : Out(1)
-        For one cycle before each start: all parts return to their reset state.
+        For one cycle after each program: all parts return to their reset state.
     start : Out(data.StructLayout({"valid": 1, "address": 48}))
         For one cycle: a program starts.
     watchdog : Out(32)
@@ -71,14 +71,15 @@ class ProgramControl(wiring.Component):
             m.d.sync += [held.eq(1), next_.eq(self.launch.payload)]
         with m.If(self.go & held):
             m.d.sync += permitted.eq(1)
-        with m.If(self.drop | self.clear):
+        begins = Signal()
+        with m.If(self.drop | begins):
             m.d.sync += [held.eq(0), permitted.eq(0)]
 
         ends = self.fault.valid | self.abort | doomed | self.expired
         with m.FSM(init="WIPE") as fsm:
             with m.State("IDLE"):
                 with m.If(held & permitted):
-                    m.d.comb += self.clear.eq(1)
+                    m.d.comb += begins.eq(1)
                     m.d.sync += [
                         self.epoch.eq(self.epoch + 1), self.start.address.eq(next_.program),
                         self.watchdog.eq(Mux(next_.watchdog == 0, DEFAULT_WATCHDOG,
@@ -115,6 +116,7 @@ class ProgramControl(wiring.Component):
             with m.State("REPORT"):
                 m.d.comb += reports.i.valid.eq(1)
                 with m.If(reports.i.ready):
+                    m.d.comb += self.clear.eq(1)
                     m.next = "IDLE"
                     with m.If(outcome.code != ErrorCode.OK):
                         m.next = "WIPE"
@@ -127,6 +129,6 @@ class ProgramControl(wiring.Component):
         m.d.sync += doomed.eq(Mux(between, doomed | self.abort & held & (permitted | self.go),
                                   starts & (doomed | self.abort)))
         m.d.comb += [
-            self.hold.eq(~(idle | starts | self.running)), self.idle.eq(idle & ~permitted),
+            self.hold.eq(~(starts | self.running)), self.idle.eq(idle & ~permitted),
             self.active.eq(~(idle & ~permitted | self.running & ~doomed))]
         return m
