@@ -148,15 +148,15 @@ class MessageEngine(wiring.Component):
             fetch.take.eq(contexts.take), fetch.start.eq(program.start)]
 
     def _start(self, m, program, contexts, poller, poster, moves):
-        """Gives entries to those who do them. Gives whether one stands at a barrier, and the ends
-        of entries of which there is nothing else to do.
+        """Hands entries out. Gives whether one stands at a barrier, and the ends of those and of
+        moves of no bytes.
         """
         start, free = contexts.start, contexts.free
         entry, task = start.entry, start.task
         everyone = self.subgraphs
         ends = [stream.Signature(LABEL_BITS).create() for _ in range(2)]
         arrived, nothing = ends
-        standing, label = Signal(), Signal(LABEL_BITS)
+        standing, stands, empty = Signal(), Signal(LABEL_BITS), Signal(LABEL_BITS)
         m.d.comb += [
             free[Task.MOVE.value].eq(moves.i.ready.replicate(everyone)),
             free[Task.WAIT.value].eq(poller.free),
@@ -186,18 +186,18 @@ class MessageEngine(wiring.Component):
         for name, base in (("s", entry.local), ("a", entry.remote), ("b", entry.third)):
             m.d.comb += move[f"scales_{name}"].eq((base + entry[f"scales_{name}"]) >> 6)
         m.d.sync += self.arrive.eq(begins(Task.ARRIVE))
-        for end, payload in zip(ends, (label, Signal(LABEL_BITS, name="nothing")), strict=True):
-            m.d.comb += end.payload.eq(payload)
-            with m.If(end.ready | program.clear):
+        m.d.comb += [arrived.payload.eq(stands), nothing.payload.eq(empty)]
+        for end in ends:
+            with m.If(end.ready):
                 m.d.sync += end.valid.eq(0)
         with m.If(begins(Task.ARRIVE)):
-            m.d.sync += [standing.eq(1), label.eq(start.label)]
+            m.d.sync += [standing.eq(1), stands.eq(start.label)]
         with m.If(standing & self.proceed):
             m.d.sync += [standing.eq(0), arrived.valid.eq(1)]
-        with m.If(program.clear):
-            m.d.sync += standing.eq(0)
         with m.If(begins(Task.NOTHING)):
-            m.d.sync += [nothing.valid.eq(1), payload.eq(start.label)]
+            m.d.sync += [nothing.valid.eq(1), empty.eq(start.label)]
+        with m.If(program.clear):
+            m.d.sync += [standing.eq(0), arrived.valid.eq(0), nothing.valid.eq(0)]
         return standing, ends
 
     def _end(self, m, program, contexts, window, ends):

@@ -132,7 +132,8 @@ class Bench:
         dut = self.dut
         await sim.reset(dut, dut.launch__valid, dut.go, dut.drop, dut.proceed, dut.abort,
                         dut.report__ready, dut.request__ready, dut.response__valid,
-                        dut.access__valid, dut.access_response__ready)
+                        dut.access__valid, dut.access_response__ready, dut.response__payload,
+                        dut.access__payload, dut.launch__payload)
         self.tasks = [cocotb.start_soon(self.memory.run()), cocotb.start_soon(self._edges())]
         while not dut.idle.value:
             await RisingEdge(dut.clk)
