@@ -72,28 +72,31 @@ class NetworkChiplet(wiring.Component):
         layout, self.moving = self.layout, []
         nics, links = ([f"{kind}{n}" for n in range(count)] for kind, count in (
             ("pe", self.nics), ("peer", len(self.dies))))
+        # A NIC may be slow to take accesses to its window; what NICs ask of memory must not wait
+        # behind these, as it is always taken at the links.
         m.submodules.requests = requests = Mesh(
-            request_packet_layout(layout), layout, sources=(*nics, *links),
-            targets=(*nics, *links))
+            request_packet_layout(layout), layout, sources=nics, targets=links)
+        m.submodules.accesses = accesses = Mesh(
+            request_packet_layout(layout), layout, sources=links, targets=nics)
         m.submodules.responses = responses = Mesh(
             response_packet_layout(layout), layout, sources=(*nics, *links),
             targets=(*nics, *links))
 
-        def requester(name, addresses, request, response):
+        def requester(name, mesh, addresses, request, response):
             m.submodules[f"requester_{name}"] = end = Place(Requester(addresses))
             connect(m, request, end.request)
             connect(m, end.response, response)
-            connect(m, end.o_packets, getattr(requests, f"i_{name}"))
+            connect(m, end.o_packets, getattr(mesh, f"i_{name}"))
             connect(m, getattr(responses, f"o_{name}"), end.i_packets)
             m.d.comb += end.node.eq(layout.nodes[name].const())
 
         for n, name in enumerate(nics):
             m.submodules[f"nic{n}"] = nic = Place(Nic(qps=self.qps))
-            requester(name, MemoryMap(layout, self.dies), nic.request, nic.response)
+            requester(name, requests, MemoryMap(layout, self.dies), nic.request, nic.response)
             m.submodules[f"target_{name}"] = end = Place(Target(layout))
             connect(m, end.request, nic.access)
             connect(m, nic.access_response, end.response)
-            connect(m, getattr(requests, f"o_{name}"), end.i_packets)
+            connect(m, getattr(accesses, f"o_{name}"), end.i_packets)
             connect(m, end.o_packets, getattr(responses, f"i_{name}"))
             connect(m, nic.mac, flipped(getattr(self, f"nic{n}")))
             self.moving.append(nic.awake)
@@ -103,7 +106,7 @@ class NetworkChiplet(wiring.Component):
                 layout, capacity=self.nics * REQUESTS, tags=tags))
             m.submodules[f"{name}_link"] = link = Place(
                 D2dLink(latency_cycles=self.link_latency_cycles))
-            requester(name, WindowMap(layout), bridge.request, bridge.response)
+            requester(name, accesses, WindowMap(layout), bridge.request, bridge.response)
             connect(m, getattr(requests, f"o_{name}"), bridge.i_packets)
             connect(m, bridge.o_packets, getattr(responses, f"i_{name}"))
             connect(m, bridge.link, link.port)
@@ -111,7 +114,7 @@ class NetworkChiplet(wiring.Component):
             m.d.comb += bridge.down.eq(link.state == LinkState.DOWN)
             self.moving += [link.awake, bridge.awake]
         macs = [getattr(self, f"nic{n}") for n in range(self.nics)]
-        self.moving += [requests.awake, responses.awake, *(mac.rx_tvalid for mac in macs)]
+        self.moving += [requests.awake, accesses.awake, responses.awake, *(mac.rx_tvalid for mac in macs)]
         m.d.sync += [
             self.idle.eq(~Cat(self.moving).any()),
             self.states.sent.eq(Cat(mac.tx_tvalid & mac.tx_tready for mac in macs)),
