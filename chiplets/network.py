@@ -114,7 +114,8 @@ class NetworkChiplet(wiring.Component):
             m.d.comb += bridge.down.eq(link.state == LinkState.DOWN)
             self.moving += [link.awake, bridge.awake]
         macs = [getattr(self, f"nic{n}") for n in range(self.nics)]
-        self.moving += [requests.awake, accesses.awake, responses.awake, *(mac.rx_tvalid for mac in macs)]
+        self.moving += [mesh.awake for mesh in (requests, accesses, responses)]
+        self.moving += [mac.rx_tvalid for mac in macs]
         m.d.sync += [
             self.idle.eq(~Cat(self.moving).any()),
             self.states.sent.eq(Cat(mac.tx_tvalid & mac.tx_tready for mac in macs)),
