@@ -1,7 +1,10 @@
 """Measurements: each module has ``run(options) -> Outcome``; ``BENCHES`` names them."""
 from host.bench import (
+    allreduce,
     attention,
+    collectives,
     embed,
+    faults,
     ffn,
     gemm,
     gemm_hbm,
@@ -11,6 +14,7 @@ from host.bench import (
     launch,
     multicast,
     noc,
+    overlap,
     simspeed,
     stream_add,
 )
@@ -21,4 +25,5 @@ BENCHES = {"gemm": gemm.run, "gemm_layers": gemm_layers.run, "attention": attent
            "launch": launch.run, "multicast": multicast.run, "noc": noc.run, "hbm": hbm.run,
            "gemm_hbm": gemm_hbm.run,
            "stream_add": stream_add.run, "generations": generations.run,
-           "simspeed": simspeed.run}
+           "simspeed": simspeed.run, "allreduce": allreduce.run,
+           "collectives": collectives.run, "overlap": overlap.run, "faults": faults.run}
