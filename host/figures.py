@@ -52,6 +52,11 @@ SHOWN = {   # metrics shown, by bench, and the figure to reach
                     "mx4_450_over_400": "1.75", "mx4_500_over_450": "1.43",
                     "compute_500_over_300": "25"},
     "attention_decode": {"kv_bandwidth_utilization": "at least 0.95", "split_speedup": ""},
+    "allreduce": {"busbw_fraction": "at least 0.94", "large_cycles": "", "large_bytes": "",
+                  "latency_small_us_2": "", "latency_small_us_8": "", "latency_program_us": "",
+                  "latency_message_us": ""},
+    "faults": {"none_cycles": "", "all_cycles": "", "flap_cycles": "", "frames_lost": "",
+               "frames_corrupted": ""},
 }
 
 
