@@ -26,10 +26,10 @@ def test_every_access_is_a_packet_of_each_mesh(device):
     c = device.configuration
     links = 2 * (c.rows * (c.columns - 1) + c.columns * (c.rows - 1))
     pes, tiles = c.rows * c.columns, 2 * c.rows
-    peers = sum(c.grid) - 2
+    others = sum(c.grid) - 2 + c.engines + c.networks
     assert counts[0].links.tolist() == [[links, links]] * c.dies
     assert counts[0].outputs.tolist() == [
-        [links + pes + tiles + 1 + peers, links + pes + 2 + peers]] * c.dies
+        [links + pes + tiles + 1 + others, links + pes + 2 + others]] * c.dies
 
 
 def test_shares_say_where_the_time_of_outputs_went(device):
