@@ -1,5 +1,6 @@
-"""Multiplexers: with one select line for each input, and of the parts of a word."""
+"""Multiplexers: with one select line for each input, and of the parts of a word; picks of bits."""
 from amaranth import *
+from amaranth.utils import ceil_log2
 
 
 def one_of(select, values):
@@ -27,3 +28,21 @@ def part_of(value, index):
         half = len(value) // 2
         value = Mux(bit, value[half:], value[:half])
     return value
+
+
+def lowest(mask):
+    """The lowest bit that is set, one-hot."""
+    return (mask & -mask)[:len(mask)]
+
+
+def number_of(one_hot):
+    """Which bit is set; 0 if none is."""
+    width = len(one_hot)
+    return Cat((one_hot & sum(1 << n for n in range(width) if n >> bit & 1)).any()
+               for bit in range(max(1, ceil_log2(width))))
+
+
+def next_of(mask, behind):
+    """One-hot: the lowest bit of ``mask`` within ``behind``, or of all of it if there is none."""
+    later = mask & behind
+    return lowest(Mux(later.any(), later, mask))

@@ -4,7 +4,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.common.arbiter import RoundRobin
-from rtl.common.select import part_of
+from rtl.common.select import lowest, number_of, part_of
 from rtl.net.engine_entry import Task, checked
 from rtl.net.engine_fetch import subgraph_layout
 from rtl.net.engine_interfaces import (
@@ -16,7 +16,6 @@ from rtl.net.engine_interfaces import (
     fault_layout,
     label,
 )
-from rtl.net.engine_words import lowest
 from rtl.net.interfaces import EngineKind, Status, entry_layout
 from rtl.pe.interfaces import LINE_BITS, ErrorCode
 
@@ -169,7 +168,7 @@ class Contexts(wiring.Component):
         m.d.comb += [
             turns.requests.eq(ripe & self.present & left), start.task.eq(task),
             start.label.eq(label(chosen, number)), start.entry.eq(entry),
-            self.look.subgraph.eq(lowest(turns.grant)), mark.open.eq(1),
+            self.look.subgraph.eq(number_of(turns.grant)), mark.open.eq(1),
             mark.receive.eq(entry.kind == EngineKind.RECV), mark.nic.eq(task == Task.DOORBELL),
             mark.fence.eq(entry.fence), back.addr.eq(number - entry.back), own.addr.eq(number),
             self.take.eq(start.valid << chosen)]
@@ -185,7 +184,7 @@ class Contexts(wiring.Component):
                 with m.If(self.look.valid):
                     m.next = "READ"
                 with m.If(self.seek):
-                    m.d.sync += chosen.eq(lowest(~self.finished))
+                    m.d.sync += chosen.eq(number_of(lowest(~self.finished)))
                     m.next = "SEEK"
                 with m.If(self.wipe):
                     m.next = "WIPE"

@@ -4,6 +4,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.common.arbiter import RoundRobin
+from rtl.common.select import number_of
 from rtl.net.engine_interfaces import (
     LINE_NUMBER_BITS,
     SUBGRAPH_BITS,
@@ -13,7 +14,6 @@ from rtl.net.engine_interfaces import (
     label,
     read_layout,
 )
-from rtl.net.engine_words import lowest
 from rtl.pe.interfaces import ADDRESS_BITS, LINE_BITS, ErrorCode
 
 AHEAD_LOG2 = 2      # entries of a subgraph that are asked for and not taken
@@ -85,7 +85,7 @@ class EntryFetch(wiring.Component):
         m.submodules.lines = lines = memory.Memory(
             shape=LINE_BITS, depth=1 << SUBGRAPH_BITS + AHEAD_LOG2, init=[])
         write, read = lines.write_port(), lines.read_port()
-        chosen, asked = lowest(turns.grant), self.request.payload
+        chosen, asked = number_of(turns.grant), self.request.payload
         number = wants["number"][chosen]
         table = busy["table"]
         mine = (self.answer.tag >> SUBGRAPH_BITS + AHEAD_LOG2) == (

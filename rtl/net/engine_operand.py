@@ -1,9 +1,10 @@
 """Reads an operand of a move, line by line, wherever its bytes are."""
 from amaranth import *
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.common.queue import Queue
+from rtl.common.reorder import Reorder
 from rtl.host.realigner import LINES_BITS, OFFSET_BITS, Realigner, lines_of
 from rtl.net.engine_interfaces import LABEL_BITS, LINE_NUMBER_BITS
 from rtl.net.near_memory import BLOCKS
@@ -53,59 +54,43 @@ class OperandReader(wiring.Component):
         m = Module()
         run = data.StructLayout({"offset": OFFSET_BITS, "length": 32, "mx": 1})
         m.submodules.runs = runs = Queue(run)
-        came = stream.Signature(LINE_BITS).create()
-        given = self._store(m, came, self._ask(m, runs))
-        self._give(m, runs, came, given)
+        m.submodules.lines = lines = Reorder(LINE_BITS, places_log2=AHEAD_LOG2)
+        answer = self.answer
+        m.d.comb += [lines.answer.valid.eq(answer.valid), lines.answer.place.eq(answer.slot),
+                     lines.answer.data.eq(answer.data)]
+        self._ask(m, runs, lines)
+        self._give(m, runs, lines.o)
         return m
 
-    def _ask(self, m, runs):
-        """Asks for the lines. Gives the place of the next one, and whether it is asked for."""
+    def _ask(self, m, runs, lines):
+        """Asks for the lines."""
         asking, mx = Signal(), Signal()
         line, scales = Signal(LINE_NUMBER_BITS), Signal(LINE_NUMBER_BITS)
         left, position = Signal(LINES_BITS + 1), Signal(range(SCALED_LINES + 1))
-        entry, tail, held = Signal(LABEL_BITS), Signal(AHEAD_LOG2), Signal(AHEAD_LOG2 + 1)
+        entry = Signal(LABEL_BITS)
         start, scale = self.start.payload, mx & (position == 0)
         begun, asked = self.start.valid & self.start.ready, Signal()
         m.d.comb += [
             self.start.ready.eq(~asking & runs.i.ready), runs.i.valid.eq(begun),
             runs.i.payload.offset.eq(start.address[:OFFSET_BITS]),
             runs.i.payload.length.eq(start.length), runs.i.payload.mx.eq(start.mx),
-            self.request.valid.eq(asking & ~held[AHEAD_LOG2]),
+            self.request.valid.eq(asking & lines.room),
             self.request.payload.line.eq(Mux(scale, scales, line)),
-            self.request.payload.slot.eq(tail), self.request.payload.label.eq(entry),
-            asked.eq(self.request.valid & self.request.ready)]
+            self.request.payload.slot.eq(lines.place), self.request.payload.label.eq(entry),
+            asked.eq(self.request.valid & self.request.ready), lines.asked.eq(asked)]
         with m.If(begun):
             m.d.sync += [asking.eq(1), mx.eq(start.mx), scales.eq(start.scales),
                          line.eq(start.address[OFFSET_BITS:]), position.eq(0),
                          left.eq(lines_of(start.address[:OFFSET_BITS], start.length)),
                          entry.eq(start.label)]
         with m.If(asked):
-            m.d.sync += tail.eq(tail + 1)
             with m.If(scale):
                 m.d.sync += [scales.eq(scales + 1), position.eq(1)]
             with m.Else():
                 m.d.sync += [line.eq(line + 1), left.eq(left - 1), asking.eq(left != 1),
                              position.eq(Mux(position == SCALED_LINES, 0, position + 1))]
-        return held, asked
 
-    def _store(self, m, came, asking):
-        """Brings the answers into the order of the requests. Gives when one is taken out."""
-        held, asked = asking
-        m.submodules.lines = lines = memory.Memory(shape=LINE_BITS, depth=1 << AHEAD_LOG2, init=[])
-        write, read = lines.write_port(), lines.read_port()
-        filled, head, taken = Signal(1 << AHEAD_LOG2), Signal(AHEAD_LOG2), Signal()
-        m.d.comb += [
-            write.en.eq(self.answer.valid), write.addr.eq(self.answer.slot),
-            write.data.eq(self.answer.data),
-            taken.eq(filled.bit_select(head, 1) & (~came.valid | came.ready)),
-            read.en.eq(taken), read.addr.eq(head), came.payload.eq(read.data)]
-        m.d.sync += [
-            held.eq(held + asked - taken), head.eq(head + taken),
-            came.valid.eq(taken | came.valid & ~came.ready),
-            filled.eq((filled | (self.answer.valid << self.answer.slot)) & ~(taken << head))]
-        return taken
-
-    def _give(self, m, runs, came, taken):
+    def _give(self, m, runs, came):
         """Cuts the lines to the operand's bytes; lines of scales go two bytes with each line."""
         m.submodules.realigner = realigner = Realigner()
         running, mx = Signal(), Signal()

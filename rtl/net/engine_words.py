@@ -4,7 +4,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.common.queue import Queue
-from rtl.common.select import part_of
+from rtl.common.select import lowest, number_of, part_of
 from rtl.net.engine_interfaces import (
     LABEL_BITS,
     SUBGRAPH_BITS,
@@ -18,14 +18,6 @@ from rtl.pe.interfaces import ADDRESS_BITS, LINE_BITS, LINE_BYTES
 
 WORDS = LINE_BITS // 32
 POLL_CYCLES = 16    # from one read of a word to the next (this project's choice)
-
-
-def lowest(bits):
-    """Number of the lowest of up to 8 bits that is high."""
-    number = C(0, SUBGRAPH_BITS)
-    for n in reversed(range(len(bits))):
-        number = Mux(bits[n], C(n, SUBGRAPH_BITS), number)
-    return number
 
 
 def belongs(answer, kind):
@@ -91,7 +83,8 @@ class WordPoller(wiring.Component):
         connect(m, queue.o, flipped(self.request))
         m.d.comb += [
             write.en.eq(self.start.valid), write.addr.eq(started), write.data.eq(self.start.wait),
-            asked.addr.eq(lowest(wanted)), compared.addr.eq(here), ended.addr.eq(lowest(done)),
+            asked.addr.eq(number_of(lowest(wanted))), compared.addr.eq(here),
+            ended.addr.eq(number_of(lowest(done))),
             queue.i.valid.eq(wanted.any()), queue.i.payload.line.eq(asked.data.address[6:]),
             queue.i.payload.tag.eq(Tags.WORDS | asked.addr),
             queue.i.payload.label.eq(asked.data.label),
@@ -170,7 +163,7 @@ class LinePoster(wiring.Component):
         labels = Array(Signal(LABEL_BITS, name=f"label{n}") for n in range(self.subgraphs))
         sets, doorbells, done = (Signal(self.subgraphs, name=name)
                                  for name in ("sets", "doorbells", "done"))
-        ended = lowest(done)
+        ended = number_of(lowest(done))
         m.d.comb += [self.free.eq(~self.request.valid), self.sets_free.eq(~(sets | done)),
                      self.doorbells_free.eq(~doorbells), self.end.valid.eq(done.any()),
                      self.end.payload.eq(labels[ended])]

@@ -5,6 +5,7 @@ NEAR_MEMORY = "testbenches/net/test_near_memory.py"
 ENGINE = "testbenches/net/test_engine.py"
 MOVES = "testbenches/net/test_engine_moves.py"
 ERRORS = "testbenches/net/test_engine_errors.py"
+REORDER = "testbenches/common/test_reorder.py"
 
 MUTANTS = (
     *of("rtl/net/near_memory.py", NEAR_MEMORY,
@@ -67,9 +68,12 @@ MUTANTS = (
         ("all scales go to the first line", "run.scales.eq(run.scales + 1)",
          "run.scales.eq(run.scales)"),
         ("a tag is used twice", " & ~busy.bit_select(tag, 1)", "")),
+    *of("rtl/common/reorder.py", REORDER,
+        ("a place is given out twice", "self.room.eq(~held[-1])", "self.room.eq(1)"),
+        ("answers count as they come", "filled.bit_select(oldest, 1)", "filled.any()"),
+        ("an answer is given on before it is taken", "(~self.o.valid | self.o.ready)", "1"),
+        ("it rests with an answer at its output", "(held != 0) | self.o.valid", "held != 0")),
     *of("rtl/net/engine_operand.py", MOVES,
-        ("a line is read over another", "asking & ~held[AHEAD_LOG2]", "asking"),
-        ("answers count as they come", "filled.bit_select(head, 1)", "filled.any()"),
         ("scales are those of the line before", "scales >> 8 * BLOCKS", "scales"),
         ("a line too many is read", "asking.eq(left != 1)", "asking.eq(left != 0)")),
     *of("rtl/net/engine_moves.py", MOVES,

@@ -62,7 +62,7 @@ MUTANTS = (
          "beat.data.eq(whole)")),
     *of("rtl/net/nic/fetch.py", STREAM,
         ("memory is read a frame at a time", "self.command.ready.eq((lines == 0) & runs.w_rdy)",
-         "self.command.ready.eq((lines == 0) & (used == 0) & runs.w_rdy)")),
+         "self.command.ready.eq((lines == 0) & ~slots.active & runs.w_rdy)")),
     *of("rtl/net/nic/completions.py", TRAFFIC,
         ("every completion goes to the first line", "write.data.index.eq(ring.index + 1)",
          "write.data.index.eq(ring.index)")),

@@ -4,9 +4,10 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
+from rtl.common.select import lowest, next_of, number_of
 from rtl.memory.hbm.banks import EACH, HbmBanks
 from rtl.memory.hbm.counters import Cause, HbmCounters
-from rtl.memory.hbm.history import History, lowest, next_of, number_of
+from rtl.memory.hbm.history import History
 from rtl.memory.hbm.map import COLUMN_BITS, place_layout, place_of
 from rtl.memory.hbm.partial import HbmPartial
 from rtl.memory.hbm.refresh import AllRefresh, BankRefresh

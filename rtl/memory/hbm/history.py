@@ -1,4 +1,4 @@
-"""Small parts that the HBM controller shares: waits, picks, and a memory of past commands."""
+"""Small parts that the HBM controller shares: waits, and a memory of past commands."""
 from amaranth import *
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
@@ -21,24 +21,6 @@ class Wait:
     @property
     def over(self):
         return self.left == 0
-
-
-def lowest(mask):
-    """The lowest bit that is set, one-hot."""
-    return (mask & -mask)[:len(mask)]
-
-
-def number_of(one_hot):
-    """Which bit is set; 0 if none is."""
-    width = len(one_hot)
-    return Cat((one_hot & sum(1 << n for n in range(width) if n >> bit & 1)).any()
-               for bit in range(max(1, ceil_log2(width))))
-
-
-def next_of(mask, behind):
-    """One-hot: the lowest bit of ``mask`` within ``behind``, or of all of it if there is none."""
-    later = mask & behind
-    return lowest(Mux(later.any(), later, mask))
 
 
 class History(wiring.Component):

@@ -4,7 +4,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.common.clockgate import gated_domain
-from rtl.memory.hbm.history import lowest, number_of
+from rtl.common.select import lowest, number_of
 from rtl.memory.hbm.timing import ACCESS_BITS
 from rtl.memory.hbm.writes import PARTIAL, half_layout
 

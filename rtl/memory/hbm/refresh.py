@@ -3,7 +3,7 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.memory.hbm.history import lowest, number_of
+from rtl.common.select import lowest, number_of
 from rtl.memory.hbm.timing import BANKS, GROUPS
 
 PATIENT = BANKS         # refreshes owed, from which on any bank without requests is taken

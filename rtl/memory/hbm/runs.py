@@ -5,7 +5,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from rtl.common.clockgate import gated_domain
-from rtl.memory.hbm.history import lowest, number_of
+from rtl.common.select import lowest, number_of
 from rtl.memory.hbm.map import COLUMN_BITS, place_layout
 from rtl.memory.hbm.timing import BANKS, LINES
 

@@ -4,7 +4,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from rtl.common.select import one_of
+from rtl.common.select import lowest, one_of
 from rtl.memory.slice.interfaces import (
     LINE_NUMBER_BITS,
     WORD_BYTES,
@@ -14,7 +14,7 @@ from rtl.memory.slice.interfaces import (
     memory_request_layout,
     task_layout,
 )
-from rtl.memory.slice.replacement import Replacement, lowest
+from rtl.memory.slice.replacement import Replacement
 from rtl.memory.slice.tags import TagStore
 from rtl.pe.interfaces import LINE_BYTES, AccessError, Hint
 

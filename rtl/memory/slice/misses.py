@@ -5,7 +5,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
-from rtl.common.select import one_of
+from rtl.common.select import lowest, one_of
 from rtl.memory.slice.interfaces import (
     LINE_NUMBER_BITS,
     WORD_BYTES,
@@ -13,7 +13,6 @@ from rtl.memory.slice.interfaces import (
     memory_response_layout,
     slice_response_layout,
 )
-from rtl.memory.slice.replacement import lowest
 from rtl.pe.interfaces import LINE_BITS, LINE_BYTES, AccessError
 
 WRITES_BITS = 10    # width of the number of unanswered writes

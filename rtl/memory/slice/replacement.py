@@ -5,14 +5,11 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from rtl.common.select import lowest
+
 FAR, LONG = 3, 2        # re-reference numbers of lines expected never, and late
 DUEL_BITS, RARE_BITS = 6, 5
 DUEL_SETS = 32          # of so many sets two compare
-
-
-def lowest(x):
-    """The lowest one of ``x``, alone."""
-    return (x & -x)[:len(x)]
 
 
 class Replacement(wiring.Component):

@@ -2,10 +2,11 @@
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
-from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect
+from amaranth.utils import exact_log2
 
 from rtl.common.queue import Queue
+from rtl.common.reorder import Reorder
 from rtl.common.select import part_of
 from rtl.host.realigner import Realigner, lines_of
 from rtl.net.interfaces import BEAT_BITS, BEAT_BYTES, MTU_BYTES
@@ -28,7 +29,7 @@ def payload_beat_layout():
 class PayloadFetch(wiring.Component):
     """Gives the bytes of memory that were asked for, from the first on, whatever their alignment.
 
-    Latency is that of memory and 4 cycles, throughput a beat a cycle as long as ``lines`` cover the
+    Latency is that of memory and 5 cycles, throughput a beat a cycle as long as ``lines`` cover the
     latency of memory: ``lines x 64 / latency`` bytes a cycle. Payloads follow each other with a gap
     of at most 3 cycles. Source: this project's choice.
 
@@ -70,54 +71,37 @@ class PayloadFetch(wiring.Component):
         m.submodules.realigner = realigner = Realigner()
         runs = SyncFIFOBuffered(width=6 + COUNT_BITS, depth=4)
         m.submodules.runs = runs
-        started = Signal()
-        self._issue(m, runs, started)
-        self._collect(m, realigner)
-        left = self._beats(m, realigner, runs, started)
+        m.submodules.slots = slots = Reorder(realigner.i.payload.shape(),
+                                             places_log2=exact_log2(self.lines))
+        connect(m, slots.o, realigner.i)
+        answer, response = slots.answer, self.response.payload
+        m.d.comb += [self.response.ready.eq(1), answer.valid.eq(self.response.valid),
+                     answer.place.eq(response.tag), answer.data.data.eq(response.data),
+                     answer.data.error.eq(response.error != AccessError.NONE)]
+        asking = self._issue(m, runs, slots)
+        left = self._beats(m, realigner, runs)
         m.d.comb += self.active.eq(Cat(self.command.valid, runs.level != 0, left != 0,
-                                       self.o.valid, started).any())
+                                       self.o.valid, asking, slots.active).any())
         return m
 
-    def _issue(self, m, runs, started):
-        """Lines of a payload are read, one a cycle, into slots in turn."""
+    def _issue(self, m, runs, slots):
+        """Lines of a payload are read, one a cycle; gives whether some are to be."""
         i, o = self.command.payload, self.request.payload
         address, lines = Signal(ADDRESS_BITS - 6), Signal(COUNT_BITS)
-        used, slot = Signal(range(self.lines + 1)), Signal(range(self.lines))
-        self.taken = Signal()           # a slot is free again
         begins = self.command.valid & (lines == 0) & runs.w_rdy
         sent = self.request.valid & self.request.ready
         m.d.comb += [
             self.command.ready.eq((lines == 0) & runs.w_rdy), runs.w_en.eq(begins),
             runs.w_data.eq(Cat(i.address[:6], i.count)),
-            self.request.valid.eq((lines != 0) & (used != self.lines)),
-            o.address.eq(Cat(C(0, 6), address)), o.tag.eq(slot)]
+            self.request.valid.eq((lines != 0) & slots.room), slots.asked.eq(sent),
+            o.address.eq(Cat(C(0, 6), address)), o.tag.eq(slots.place)]
         with m.If(begins):
             m.d.sync += [address.eq(i.address[6:]), lines.eq(lines_of(i.address[:6], i.count))]
         with m.If(sent):
-            m.d.sync += [address.eq(address + 1), lines.eq(lines - 1), slot.eq(slot + 1)]
-        m.d.sync += used.eq(used + sent - self.taken)
-        m.d.comb += started.eq((lines != 0) | (used != 0))
+            m.d.sync += [address.eq(address + 1), lines.eq(lines - 1)]
+        return lines != 0
 
-    def _collect(self, m, realigner):
-        """Lines that came go on in the order in which they were asked for."""
-        shape = data.StructLayout({"data": LINE_BITS, "error": 1})
-        m.submodules.slots = slots = Memory(shape=shape, depth=self.lines, init=[])
-        write = slots.write_port()
-        read = slots.read_port(transparent_for=(write,))
-        here, oldest = Signal(self.lines), Signal(range(self.lines))
-        standing = here.bit_select(oldest, 1)
-        m.d.comb += [
-            self.response.ready.eq(1), write.en.eq(self.response.valid),
-            write.addr.eq(self.response.payload.tag),
-            write.data.data.eq(self.response.payload.data),
-            write.data.error.eq(self.response.payload.error != AccessError.NONE),
-            realigner.i.valid.eq(standing), realigner.i.payload.eq(read.data),
-            self.taken.eq(standing & realigner.i.ready), read.addr.eq(oldest + self.taken)]
-        m.d.sync += [
-            oldest.eq(oldest + self.taken),
-            here.eq((here | Mux(write.en, 1 << write.addr, 0)) & ~Mux(self.taken, 1 << oldest, 0))]
-
-    def _beats(self, m, realigner, runs, started):
+    def _beats(self, m, realigner, runs):
         """Lines of a payload, its first byte lowest, become beats; gives the beats left."""
         m.submodules.queue = queue = Queue(payload_beat_layout())
         count, left = Signal(COUNT_BITS), Signal(range(MTU_BYTES // BEAT_BYTES + 1))

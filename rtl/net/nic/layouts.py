@@ -3,6 +3,7 @@ from amaranth import *
 from amaranth.lib import data, enum
 from amaranth.utils import exact_log2
 
+from rtl.common.select import next_of, number_of
 from rtl.net.interfaces import (
     COOKIE_BITS,
     MAC_BITS,
@@ -22,7 +23,6 @@ SLOTS = 64              # of a queue: requests, and as many answers to READs of 
 POSTS = 24              # requests that may stand in a queue; source: MTIA 300, 24,576 in 1,024
 TIME_BITS = 32
 MTU_LOG2 = exact_log2(MTU_BYTES)
-MOST_WINDOW = 255
 LONGEST = 1 << 31       # of a message [byte]
 
 
@@ -122,9 +122,4 @@ def frames_of(entry):
 
 def pick(bits, last):
     """The first high one of ``bits`` after number ``last``, in a circle: its number."""
-    count = len(bits)
-    later = bits & ~((2 << last) - 1)[:count]
-    some, number = Mux(later != 0, later, bits), C(0, max(exact_log2(count), 1))
-    for n in reversed(range(count)):
-        number = Mux(some[n], n, number)
-    return number
+    return number_of(next_of(bits, ~((2 << last) - 1)[:len(bits)]))
