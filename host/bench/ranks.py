@@ -3,7 +3,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from cosim.fabric import Fabric, mac_address
+from cosim.fabric import Fabric
 from cosim.golden import collectives as golden
 from cosim.golden.formats import SPECS, pack
 from cosim.golden.formats import Format as NumberFormat
@@ -22,7 +22,7 @@ def open_system(options, ranks, fabric=None):
     with open_cluster(options, ranks, fabric or Fabric()) as (cluster, transports):
         package = cluster.packages[0]
         yield cluster, System([Device(t) for t in transports], rails_of(package),
-                              queue_pairs=package.network.qps, mac=mac_address)
+                              queue_pairs=package.network.qps)
 
 
 def numbers(rng, form, count):

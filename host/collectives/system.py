@@ -85,14 +85,11 @@ class System:
     queue_pairs : int
         Of a NIC.
     transport : Transport
-    mac : callable
-        Address of a NIC, by rank and number; :func:`mac_address`.
     """
 
-    def __init__(self, devices, rails=(Rail(),), *, queue_pairs=16, transport=None,
-                 mac=mac_address):
+    def __init__(self, devices, rails=(Rail(),), *, queue_pairs=16, transport=None):
         self.devices, self.rails, self.queue_pairs = list(devices), list(rails), queue_pairs
-        self.transport, self.mac = transport or Transport(), mac
+        self.transport = transport or Transport()
         self.connections, self.free = {}, {}
         self.under_way = Counter()
         for rank, device in enumerate(self.devices):
@@ -110,7 +107,7 @@ class System:
         """Give a NIC its address, and the memory of the rail's die, for its own requests alone."""
         window = nic_window(rail.die, port.link, port.nic)
         own = np.zeros(LINE // 8, "<u8")
-        own[0] = self.mac(rank, port.number)
+        own[0] = mac_address(rank, port.number)
         self._write(device, window, own)
         c = device.configuration
         for region, size in ((Region.SRAM, c.sram_bytes), (Region.HBM, c.hbm_bytes)):
@@ -160,7 +157,7 @@ class System:
             window = nic_window(self.rails[rail].die, port.link, port.nic)
             self._context(end, rail, lane, mine, line(
                 QUEUE_PAIR, state=QpState.READY, domain=DOMAIN, peer_qp=theirs,
-                peer_mac=self.mac(other, port.number),
+                peer_mac=mac_address(other, port.number),
                 completions=completion_port(self.rails[rail].die),
                 timeout_log2=self.transport.timeout_log2, tries=self.transport.tries,
                 window=self.transport.window))
