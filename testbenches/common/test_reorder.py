@@ -2,7 +2,6 @@
 import random
 
 import cocotb
-import pytest
 from cocotb.triggers import FallingEdge, RisingEdge
 
 from rtl.common.reorder import Reorder
@@ -44,11 +43,6 @@ async def answers_come_out_in_the_order_of_their_requests(dut, percent, late):
             wanted.append(value)
         assert len(wanted) - got <= PLACES + 1      # one more at the output
     assert got > CYCLES * min(percent, 85) // 100 * (0.9 if not late else 0.2)
-
-
-def test_wrong_number_of_places():
-    with pytest.raises(ValueError, match="Places must be a positive integer"):
-        Reorder(8, places_log2=0)
 
 
 @sim.on_simulators

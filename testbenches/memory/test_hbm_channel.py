@@ -191,6 +191,13 @@ def test_clocks_stop_between_requests_and_start_in_time(timing, rate):
         assert measured["active"] < 0.97 * measured["hbms"]
 
 
+@pytest.mark.parametrize("pattern", ["echo", "bank", "update"])
+def test_pauses_do_not_change_how_long_a_run_may_wait(pattern):
+    """Banks become urgent all the time; the twin's clocks always run."""
+    for rate in (4, 20, 100):
+        run(pattern, 2000, timing=SMALL, depth=16, patience=60, request=rate, twins=True)
+
+
 def test_single_errors_are_corrected_and_counted():
     """A bit of each of the 272, flipped once; then bits that are stuck."""
     measured = run("read", 4096, flips=272)

@@ -16,7 +16,9 @@ class HbmTurn(wiring.Component):
     is queued; or when the writes are done but for a tail, some read is queued, and nobody is at the
     door for a queued write. A bank whose first run of a direction has not ended in a whole
     period of ``patience`` clocks is urgent until it does: the bus stays in a direction with
-    an urgent bank, and turns to it from one without. Latency 1 cycle. Reads after reset.
+    an urgent bank, and turns to it from one without. The periods begin anew when something is
+    queued after nothing was, so nothing changes while nothing is. Latency 1 cycle. Reads after
+    reset.
 
     Parameters
     ----------
@@ -76,9 +78,11 @@ class HbmTurn(wiring.Component):
 
     def _urgent(self, m):
         """Whether there are banks with urgent reads, urgent writes."""
-        left, over, ended, found = Signal(range(self.patience)), Signal(), Signal(BANKS), []
+        left = Signal(range(self.patience), init=self.patience - 1)
+        over, ended, found = Signal(), Signal(BANKS), []
+        none = (self.has0 | self.has1) == 0
         m.d.comb += [over.eq(left == 0), ended.eq(Mux(self.ends, 1 << self.end_bank, 0))]
-        m.d.sync += left.eq(Mux(over, self.patience - 1, left - 1))
+        m.d.sync += left.eq(Mux(over | none, self.patience - 1, left - 1))
         for n, has in ((0, self.has0), (1, self.has1)):
             waits, urgent = Signal(BANKS, name=f"waits{n}"), Signal(BANKS, name=f"urgent{n}")
             kept = ~Mux(self.end_write == n, ended, 0)
