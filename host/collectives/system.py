@@ -101,7 +101,7 @@ class System:
             device.synchronize()
 
     def _write(self, device, at, made):
-        device.write(at, np.frombuffer(made.tobytes(), np.uint8))
+        return device.write(at, np.frombuffer(made.tobytes(), np.uint8))
 
     def _set_up_nic(self, device, rank, rail, port):
         """Give a NIC its address, and the memory of the rail's die, for its own requests alone."""
@@ -131,18 +131,20 @@ class System:
     def connect(self, needed, rail):
         """Doorbells of queue pairs, by (rank, peer, lane); those that are missing are made.
 
+        Waits only for the writes that make them.
+
         ``needed``: such triples, both ways. If a NIC has no more, and nothing is under way,
         connections that are not needed are given up. :exc:`RuntimeError` if that does not help.
         """
         for key in needed:
             if (*key, rail) in self.connections:
                 self.connections[*key, rail] = self.connections.pop((*key, rail))   # used last
-        kept = {(*key, rail) for key in needed}
+        kept, written = {(*key, rail) for key in needed}, []
         for rank, peer, lane in needed:
             if (rank, peer, lane, rail) not in self.connections:
-                self._connect(rank, peer, lane, rail, kept)
-        for device in self.devices:
-            device.synchronize()
+                written += self._connect(rank, peer, lane, rail, kept)
+        for event in written:       # of both ends, before one of them sends
+            event.wait()
         return {key: self.connections[*key, rail][1] for key in needed}
 
     def _port(self, rail, lane):
@@ -152,21 +154,22 @@ class System:
     def _connect(self, rank, peer, lane, rail, kept):
         port = self._port(rail, lane)
         ends = [(rank, peer), (peer, rank)]
-        numbers = [self._take(end, port, kept) for end, _ in ends]
+        numbers, written = [self._take(end, port, kept) for end, _ in ends], []
         for (end, other), mine, theirs in zip(ends, numbers, numbers[::-1], strict=True):
             window = nic_window(self.rails[rail].die, port.link, port.nic)
-            self._context(end, rail, lane, mine, line(
+            written.append(self._context(end, rail, lane, mine, line(
                 QUEUE_PAIR, state=QpState.READY, domain=DOMAIN, peer_qp=theirs,
                 peer_mac=mac_address(other, port.number),
                 completions=completion_port(self.rails[rail].die),
                 timeout_log2=self.transport.timeout_log2, tries=self.transport.tries,
-                window=self.transport.window))
+                window=self.transport.window)))
             self.connections[end, other, lane, rail] = mine, doorbells(window, mine)
+        return written
 
     def _context(self, rank, rail, lane, number, made):
         port = self._port(rail, lane)
         window = nic_window(self.rails[rail].die, port.link, port.nic)
-        self._write(self.devices[rank], window + NIC_QUEUE_PAIRS + LINE * number, made)
+        return self._write(self.devices[rank], window + NIC_QUEUE_PAIRS + LINE * number, made)
 
     def _take(self, rank, port, kept):
         """A free queue pair of a NIC; gives up the connection that was used longest ago."""

@@ -1,7 +1,7 @@
 """Products of a resident weight matrix with streamed rows, the core of several kernels."""
 from dataclasses import dataclass
 
-from host.isa import LINE, MAX_A_BYTES, ROWS, Format, blocks, lines, scale_stride
+from host.isa import LINE, MAX_A_BYTES, ROWS, Format, Group, blocks, lines, scale_stride
 from host.program import use
 
 
@@ -48,29 +48,33 @@ class Panel:
         return lines(rows * self.scale_stride)
 
 
-def load(program, tensor, chunk, elements, scales, *, first, rows):
-    """Bring rows ``first`` .. of a chunk of a tensor into two circular buffers, and push them."""
+def load(program, tensor, chunk, elements, scales, *, first, rows, group=Group.ALONE):
+    """Bring rows ``first`` .. of a chunk of a tensor into two circular buffers, and push them.
+
+    ``group``: PEs that load the same, see :meth:`host.program.Program.dma_in`.
+    """
     panel = Panel(tensor.format, chunk.columns)
     at = chunk.start * tensor.format.bits // 8
     count = rows * panel.row_lines
     whole = chunk.columns == tensor.columns
     if whole:
         program.dma_in(use(elements, wait=count, release=count), tensor.row(first),
-                       row_bytes=count * LINE)
+                       row_bytes=count * LINE, group=group)
     else:
         program.dma_in(use(elements, wait=count, release=count), tensor.row(first) + at,
                        rows=rows, row_bytes=panel.row_lines * LINE,
-                       remote_stride=tensor.row_bytes, local_stride=panel.row_lines * LINE)
+                       remote_stride=tensor.row_bytes, local_stride=panel.row_lines * LINE, group=group)
     if not tensor.format.is_mx:
         return
     count = panel.scale_lines(rows)
     operand = use(scales, wait=count, release=count)
     if whole:
-        program.dma_in(operand, tensor.scale_row(first), row_bytes=rows * panel.scale_stride)
+        program.dma_in(operand, tensor.scale_row(first), row_bytes=rows * panel.scale_stride,
+                       group=group)
     else:
         program.dma_in(operand, tensor.scale_row(first) + chunk.start // 32, rows=rows,
                        row_bytes=-(-chunk.columns // 32), remote_stride=tensor.scale_stride,
-                       local_stride=panel.scale_stride)
+                       local_stride=panel.scale_stride, group=group)
 
 
 def panel_lines(form, chunk, rows):

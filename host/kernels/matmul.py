@@ -1,7 +1,7 @@
 """Matrix product of any shape on the PEs of one die: Y[M, N] = X[M, K] x W[N, K]^T."""
 from math import inf, lcm
 
-from host.isa import LINE, ROWS, Format, Operand, Region, blocks
+from host.isa import LINE, ROWS, Format, Group, Operand, Region, blocks
 from host.kernels.dots import Panel, k_chunks, load, load_a, panel_lines
 from host.kernels.schedule import Die, Load, Work, cuts, duration, fill_cycles, interleave, upper
 from host.program import Program, use
@@ -44,7 +44,7 @@ def partition(m, n, pes, group, time=None):
     return [(rows, tile) for rows in row_runs for tile in tile_runs]
 
 
-def matmul(x, w, y, *, pes, die=Die(), local_lines=8192):   # noqa: B008
+def matmul(x, w, y, *, pes, die=Die(), grid=None, local_lines=8192):   # noqa: B008
     """Programs, by PE number, that write Y = X W^T; ragged edges are padded here and in hardware.
 
     Operands may be of any supported pair of formats; Y is FP32. Rows of X stream as operand B,
@@ -59,6 +59,11 @@ def matmul(x, w, y, *, pes, die=Die(), local_lines=8192):   # noqa: B008
         PEs that share the work.
     die : Die
         What they are part of.
+    grid : tuple of int
+        Rows and columns of the die's PEs, if ``pes`` are all of them: they read together what they
+        share, X along a row, W along a column, so a row of PEs brings each line once. Without it
+        each reads alone, and the work is shared out so that the busiest PE ends first.
+        :exc:`ValueError` if shares would not be of equal size.
     """
     if x.columns != w.columns or y.rows != x.rows or y.columns != w.rows:
         raise ValueError(f"Shapes {x.rows}x{x.columns}, {w.rows}x{w.columns} and "
@@ -66,14 +71,24 @@ def matmul(x, w, y, *, pes, die=Die(), local_lines=8192):   # noqa: B008
     if y.format != Format.FP32:
         raise ValueError(f"A product is written in FP32, not {y.format.name}")
     programs = {}
-    spans = shares(x, w, len(pes), local_lines, die)
+    spans = shares(x, w, len(pes), local_lines, die) if grid is None else even_shares(x, w, *grid)
     for pe, (rows, tiles) in zip(pes, spans, strict=True):
         if rows[0] < rows[1] and tiles[0] < tiles[1]:
             program = programs[pe] = Program(local_lines=local_lines)
-            product = Product(x, w, y, rows, tiles, pes=len(pes), budget=local_lines, die=die)
+            product = Product(x, w, y, rows, tiles, pes=len(pes), budget=local_lines, die=die,
+                              together=grid is not None)
             product.allocate(program)
             product.emit(program)
     return programs
+
+
+def even_shares(x, w, rows, columns):
+    """Rows of X for each row of PEs, tiles of W for each column, row-major."""
+    if x.rows % rows or w.rows % (columns * ROWS):
+        raise ValueError(f"{rows} rows and {columns} columns of PEs share out a multiple of {rows} "
+                         f"rows and of {columns * ROWS} columns, not {x.rows} and {w.rows}")
+    tiles = split(w.rows // ROWS, columns)
+    return [(run, tile) for run in split(x.rows, rows) for tile in tiles]
 
 
 def shares(x, w, pes, budget, die=Die()):   # noqa: B008
@@ -110,13 +125,17 @@ class Product:
         Tiles of W that :meth:`load_tile` brings before :meth:`emit`, all or none.
     die : Die
         What the PEs are part of.
+    together : bool
+        PEs of a row have the same rows, those of a column the same tiles, and all have shares of
+        one size: they load these together.
     """
 
-    def __init__(self, x, w, y, rows, tiles, *, pes, budget, loaded=0,
-                 die=Die()):    # noqa: B008
+    def __init__(self, x, w, y, rows, tiles, *, pes, budget, loaded=0, die=Die(),   # noqa: B008
+                 together=False):
         self.x, self.w, self.y, self.rows, self.tiles = x, w, y, rows, tiles
         self.group, self.loaded = lanes(w.format, x.format, die), loaded
-        self.rate = die.rate(pes, Region(x.address >> 40 & 15))
+        self.sharing = (Group.ROW, Group.COLUMN) if together else (Group.ALONE,) * 2
+        self.rate = die.rate(1 if together else pes, Region(x.address >> 40 & 15))
         self.chunks = k_chunks(x.columns, w.format, x.format)
         self.row_lines = sum(sum(panel_lines(x.format, c, 16)) for c in self.chunks) / 16
         self.tile_lines = sum(sum(panel_lines(w.format, c, ROWS)) for c in self.chunks)
@@ -252,12 +271,13 @@ class Product:
             else:
                 for chunk, (_, _, xe, xs) in zip(self.chunks, self.buffers, strict=True):
                     load(program, self.x, chunk, xe, xs, first=item.what[1],
-                         rows=item.what[2] - item.what[1])
+                         rows=item.what[2] - item.what[1], group=self.sharing[0])
 
     def load_tile(self, program, tile):
         """Emit the load of a tile of W; tiles come in ascending order."""
         for chunk, (we, ws, _, _) in zip(self.chunks, self.buffers, strict=True):
-            load(program, self.w, chunk, we, ws, first=tile * ROWS, rows=self._tile_rows(tile))
+            load(program, self.w, chunk, we, ws, first=tile * ROWS, rows=self._tile_rows(tile),
+                 group=self.sharing[1])
 
     def _tile_rows(self, tile):
         return min(ROWS, self.w.rows - tile * ROWS)

@@ -10,7 +10,7 @@ from cosim.golden.function_tables import Function
 from cosim.golden.norm import Norm
 from host.bench.gemm import golden as product
 from host.driver import Device
-from host.isa import Format
+from host.isa import Format, Group, Op
 from host.kernels import rows, transformer
 from host.kernels.matmul import matmul, partition, upper
 from host.tensor import pack
@@ -197,6 +197,33 @@ def test_gather_takes_rows_in_any_order():
     y = d.empty(0, 77, 40, Format.FP32)
     d.launch(0, rows.gather_rows(tensor, at, y, pes=d.pes)).wait()
     np.testing.assert_array_equal(d.get(y), table[index])
+
+
+@pytest.mark.parametrize("m, n, k", [(4, 48, 64), (60, 96, 160), (64, 96, 2560)])
+def test_pes_that_read_together_ask_for_the_same(m, n, k):
+    """Along a row the same lines of X, along a column the same of W, in the same order."""
+    d, rng = device(), np.random.default_rng(3)
+    x, w = (pack(rng.standard_normal((r, k)).astype(np.float32), Format.E4M3) for r in (m, n))
+    tx, tw, ty = d.put(x, 0), d.put(w, 0), d.empty(0, m, n, Format.FP32)
+    programs = matmul(tx, tw, ty, pes=d.pes, grid=(2, 3))
+    loads = {pe: [[int(n) for n in words] for words in np.array(program.words()).reshape(-1, 16)
+                  if words[0] & 0xFF == Op.DMA_IN] for pe, program in programs.items()}
+    for pe in d.pes:
+        for group, members in ((Group.ROW, [pe // 3 * 3 + i for i in range(3)]),
+                               (Group.COLUMN, [pe % 3, pe % 3 + 3])):
+            same = [[words for words in loads[member] if words[1] >> 2 == group]
+                    for member in members]
+            assert same[0] and same.count(same[0]) == len(same)
+    d.launch(0, programs).wait()
+    np.testing.assert_array_equal(d.get(ty).view(np.uint32), product(w, x).view(np.uint32))
+
+
+@pytest.mark.parametrize("m, n", [(5, 48), (4, 40), (4, 32)])
+def test_uneven_shares_do_not_read_together(m, n):
+    d = device()
+    x, w = (d.put(pack(numbers(1, r, 64), Format.E4M3), 0) for r in (m, n))
+    with pytest.raises(ValueError, match=f"not {m} and {n}"):
+        matmul(x, w, d.empty(0, m, n, Format.FP32), pes=d.pes, grid=(2, 3))
 
 
 def test_shapes_that_do_not_fit_are_refused():
