@@ -12,7 +12,7 @@ from cosim import yardstick as yardstick_model
 from cosim.build import generate as generator
 from cosim.build.large import LARGE
 from cosim.cluster import Cluster
-from cosim.engine.engine import EngineError
+from cosim.engine.engine import RESET_CYCLES, EngineError
 from cosim.package import Package
 from host.boot import Settings
 from host.isa import LINE, Unit
@@ -128,19 +128,12 @@ class CosimTransport:
 
         The cycle of the first command executed, and of the last in which the program ran.
         """
-        lanes = []
-        for name, _, unit, cycles, states in self._changes():
-            if name != f"compute{die}" or unit != Unit.COMMAND_PROCESSOR:
-                continue
-            found, first = [], None
-            for cycle, state in zip(cycles.tolist(), states.tolist(), strict=True):
-                if state == BUSY and first is None:
-                    first = cycle
-                elif state == IDLE and first is not None:
-                    found.append((first, cycle - 1))
-                    first = None
-            lanes.append(found)
-        return lanes
+        return [spans(cycles, states) for name, _, unit, cycles, states in self._changes()
+                if name == f"compute{die}" and unit == Unit.COMMAND_PROCESSOR]
+
+    def cycle_of(self, stamp):
+        """The cycle at which the clock of a die had a value, see docs/programming-model.md."""
+        return stamp + RESET_CYCLES     # before 2^32 cycles
 
     def dot_beats(self):
         """Beats of all dot-product engines in each cycle so far; needs a recording."""
@@ -150,6 +143,33 @@ class CosimTransport:
                 busy = (states == BUSY).astype(np.int64)
                 np.add.at(delta, cycles, np.diff(busy, prepend=0))
         return np.cumsum(delta)
+
+
+def spans(cycles, states):
+    """From each change to busy to the last cycle before the next change to idle."""
+    found, first = [], None
+    for cycle, state in zip(cycles.tolist(), states.tolist(), strict=True):
+        if state == BUSY and first is None:
+            first = cycle
+        elif state == IDLE and first is not None:
+            found.append((first, cycle - 1))
+            first = None
+    return found
+
+
+def programs(cluster):
+    """What each PE of each rank ran so far: by rank and die, [PE][program]; needs a recording.
+
+    Programs are as of :meth:`CosimTransport.programs`.
+    """
+    found = {}
+    for name, _, cycles, values in cluster.engine.events():
+        rank, die = name.split(".")
+        states = values >> 2 * Unit.COMMAND_PROCESSOR & 3
+        keep = np.flatnonzero(np.diff(states, prepend=0))
+        found.setdefault((int(rank[1:]), int(die.removeprefix("compute"))), []).append(
+            spans(cycles[keep], states[keep]))
+    return found
 
 
 def peak_memory_mb(pid):

@@ -93,6 +93,7 @@ class FakePackage:
         self.device_memory = Memory(self.configuration)
         self.registers = {}
         self.cycle, self.head, self.done, self.lines = 0, 0, 0, lines
+        self.paused = False
         self.events = [0] * 16
 
     def preload(self, die, offset, data):
@@ -108,7 +109,7 @@ class FakePackage:
     def run_until_interrupt(self, cycles):
         self.cycle += 1
         base, entries = self.registers["submission_base_lo"], 1 << self.registers["submission_size"]
-        while self.head != self.registers["submission_tail"]:
+        while not self.paused and self.head != self.registers["submission_tail"]:
             at = base + self.head * LINE
             self._execute([int(w) for w in self.host_memory[at:at + LINE].view("<u4")])
             self.head = (self.head + 1) % entries

@@ -65,8 +65,8 @@ class World:
         node.start(subgraphs)
         self.reports.pop(node.name, None)
         for other in self.packages:
-            if not other.inside:
-                other.run_until_interrupt(0)
+            if not other.inside and node.name not in self.reports:
+                other.come()
         if node.name not in self.reports:
             self.reports |= self.model.run()
         return self.reports.pop(node.name)
@@ -78,9 +78,11 @@ class Package(FakePackage):
     def __init__(self, world, rank, configuration):
         super().__init__(configuration)
         self.world, self.rank, self.inside, self.tag = world, rank, False, 0
+        self.called = False
         parts = self.device_memory.parts
         self.nodes = {die: world.model.node(f"rank {rank} die {die}", {
-            address(die, region): parts[die, region] for region in (Region.SRAM, Region.HBM)})
+            address(die, region): parts[die, region]
+            for region in (Region.SRAM, Region.HBM, Region.CONTROL)})
             for die in range(configuration.dies)}
         write = self.device_memory.write
 
@@ -119,6 +121,14 @@ class Package(FakePackage):
         finally:
             self.inside = False
 
+    def come(self):
+        """Run until the next program of a message engine has ended; others wait for it."""
+        self.called = True
+        try:
+            self.run_until_interrupt(0)
+        finally:
+            self.called = self.paused = False
+
     def _launch(self, w):
         pes, mask = self.configuration.pes, w[8] >> 16 | w[10] << 16 | w[11] << 48
         if mask != 1 << pes:    # the engine's bit is in the first word of the mask
@@ -133,6 +143,7 @@ class Package(FakePackage):
         for word in words[1:1 + int(words[0])].tolist():
             at, count = word & (1 << 48) - 1, word >> 48
             subgraphs.append(read(at, LINE * count).copy().view(ENTRY))
+        self.paused = self.called
         report = self.world.run(self, self.nodes[die], subgraphs)
         if report.code:
             self.tag = report.subgraph << 12 | report.entry & 0xFFF

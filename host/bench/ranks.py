@@ -17,9 +17,12 @@ LINK_BYTES = 16 * 4096 / FRAME_BYTES    # of payload, one way, of a NIC in a cyc
 
 
 @contextmanager
-def open_system(options, ranks, fabric=None):
-    """``ranks`` packages with their drivers; gives the cluster and the system."""
-    with open_cluster(options, ranks, fabric or Fabric()) as (cluster, transports):
+def open_system(options, ranks, fabric=None, *, record=False):
+    """``ranks`` packages with their drivers; gives the cluster and the system.
+
+    ``record`` keeps what units did.
+    """
+    with open_cluster(options, ranks, fabric or Fabric(), record=record) as (cluster, transports):
         package = cluster.packages[0]
         yield cluster, System([Device(t) for t in transports], rails_of(package),
                               queue_pairs=package.network.qps)

@@ -47,8 +47,10 @@ class Running:
     rank: int
     plan: object
     staging: int
-    event: object
     device: object
+    prepared: tuple
+    watchdog: int
+    event: object = None
 
 
 class Handle:
@@ -56,6 +58,12 @@ class Handle:
 
     def __init__(self, group, what, rail, running):
         self.group, self.what, self.rail, self.running = group, what, rail, running
+
+    def start(self):
+        """Launch what was only prepared, on all ranks; returns this handle."""
+        for r in self.running:
+            self.group.launch(r)
+        return self
 
     @property
     def done(self):
@@ -119,9 +127,11 @@ class Group:
     every rank in the order in which they are called, all in one stream; nothing is waited for.
 
     Options of all collectives are those of :func:`host.collectives.plan` for algorithm, lanes and
-    pieces, ``order``, ``watchdog``, ``beside``: for each rank the programs of PEs in the same work
-    packet, by number (with ``Order(arrive=True)`` the collective comes after their barrier), and
-    ``absent``: ranks that are not launched, to see what others say of it.
+    pieces, ``order`` (of all ranks, or a list of theirs), ``watchdog``, ``beside``: for each rank the programs of PEs in the same work
+    packet, by number (with ``Order(arrive=True)`` the collective comes after their barrier, with
+    ``Order(join=n)`` it runs beside n of them), ``absent``: ranks that are not launched, to see
+    what others say of it, and ``later``: programs are copied, and launched by
+    :meth:`Handle.start`.
 
     Parameters
     ----------
@@ -274,9 +284,12 @@ class Group:
         self.sequence += 1
         watchdog, absent = options.pop("watchdog", self.watchdog), options.pop("absent", ())
         beside = options.pop("beside", [{}] * len(self))
+        later, orders = options.pop("later", False), options.pop("order", None)
+        if not isinstance(orders, list):
+            orders = [orders] * len(self)
         plans = [plan(own_kind, count=count, format=form, ranks=len(self), rank=rank,
                       in_place=in_place, topology=self.topology, check=self.check,
-                      sequence=self.sequence, **own, **options)
+                      sequence=self.sequence, order=orders[rank], **own, **options)
                  for (rank, own_kind, _, _, own), count in zip(ranks, counts, strict=True)]
         for (rank, *_), made in zip(ranks[1:], plans[1:], strict=True):
             difference = plans[0].descriptor.difference(made.descriptor)
@@ -296,11 +309,13 @@ class Group:
                 doorbells.enter_context(device.batch())
             for (rank, _, source, target, _), made in zip(ranks, plans, strict=True):
                 if made.lanes and rank not in absent:
-                    running.append(self._launch(rank, made, {"input": source, "output": target},
-                                                bells, die, watchdog, beside[rank]))
+                    running.append(self._prepare(rank, made, {"input": source, "output": target},
+                                                 bells, die, watchdog, beside[rank]))
+                    if not later:
+                        self.launch(running[-1])
         return Handle(self, kind, rail, running)
 
-    def _launch(self, rank, made, buffers, bells, die, watchdog, beside=None):
+    def _prepare(self, rank, made, buffers, bells, die, watchdog, beside=None):
         system, whole = self.system, self.ranks[rank]
         device = system.devices[whole]
         places = {}
@@ -316,7 +331,13 @@ class Group:
             for peer, lane in made.queue_pairs}).entries()
         programs = {**(beside or {}), device.configuration.pes: EngineProgram(entries)}
         prepared = device.prepare(die, programs, stream=self.stream)
-        event = device.start(prepared, stream=self.stream, watchdog=watchdog)
+        return Running(rank, made, staging, device, prepared, watchdog)
+
+    def launch(self, running):
+        """Start what a rank has prepared; returns its event."""
+        system, whole = self.system, self.ranks[running.rank]
+        running.event = event = running.device.start(running.prepared, stream=self.stream,
+                                                     watchdog=running.watchdog)
         system.under_way[whole] += 1
         event.finish.append(lambda: system.under_way.subtract([whole]))
-        return Running(rank, made, staging, event, device)
+        return event

@@ -104,6 +104,11 @@ class Lane:
         """Join the barrier of the work packet; nothing after it starts until all have come."""
         self._append(Step(EngineKind.ARRIVE, fence=True))
 
+    def stamp(self, line, clock, *, last=False):
+        """Copy a word, the time, to a line (buffer, byte); ``last``: when all before has ended."""
+        self._append(Step(EngineKind.COPY, WORD, line, clock, sync=last), reads=[(*clock, WORD)],
+                     writes=[(*line, WORD)])
+
     # How it is done
 
     def _request(self, kind, peer, part):

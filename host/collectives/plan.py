@@ -131,7 +131,13 @@ def plan(kind, *, count, format=Format.FP32, ranks, rank, root=0, peer=None, alg
                          f"larger pieces, more lanes or another algorithm")
     kept = [n for n, lane in enumerate(built) if lane.steps]
     staging, staging_bytes = _staging(built, shares, checks, elements)
-    return Plan(descriptor, rank, tuple(built[n] for n in kept), staging, staging_bytes,
+    made = tuple(built[n] for n in kept)
+    if order is not None and order.join:
+        joins = Lane(lanes, elements)
+        for _ in range(order.join):
+            joins.arrive()
+        made += (joins,)
+    return Plan(descriptor, rank, made, staging, staging_bytes,
                 tuple(checks[n] for n in kept if checks[n]))
 
 

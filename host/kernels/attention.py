@@ -100,7 +100,7 @@ class _Heads:
         head, rest = divmod(index, len(PARTS) * self.tiles)
         part, tile = divmod(rest, self.tiles)
         if head < len(self.heads):
-            first = part * self.shape.width + self.heads[head] * self.shape.head + tile * ROWS
+            first = part * self.shape.mixed + self.heads[head] * self.shape.head + tile * ROWS
             load(self.p, self.weights.qkv, self.whole, *self.weight_cbs, first=first, rows=ROWS)
 
     def load_tokens(self, run):
@@ -113,7 +113,7 @@ class _Heads:
         for head in self.heads:
             self.p.dma_in(use(self.bias, wait=count, release=count),
                           self.weights.qkv_bias.address + head * size, rows=len(PARTS),
-                          row_bytes=size, remote_stride=4 * self.shape.width, local_stride=size)
+                          row_bytes=size, remote_stride=4 * self.shape.mixed, local_stride=size)
 
     def project(self, run, head, part, tile, *, final):
         """Emit one tile of Q, K or V for a run."""

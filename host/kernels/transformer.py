@@ -33,16 +33,25 @@ UP_TILES = 24
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of an encoder: width of a token, heads, width inside the feed-forward network."""
+    """Sizes of an encoder: width of a token, heads, width inside the feed-forward network.
+
+    ``head_width``: of a head, if the heads are not all of the token's width, but a rank's share.
+    """
 
     width: int = 384
     heads: int = 12
     inner: int = 1536
     epsilon: float = 1e-12
+    head_width: int | None = None
 
     @property
     def head(self):
-        return self.width // self.heads
+        return self.head_width or self.width // self.heads
+
+    @property
+    def mixed(self):
+        """Width of all heads: of Q, of K and of V."""
+        return self.heads * self.head
 
 
 @dataclass(frozen=True)

@@ -190,8 +190,8 @@ def launch_all(group, plans, buffers):
     pairs |= {(peer, rank, lane) for rank, peer, lane in pairs}
     bells = group.system.connect(sorted(pairs), 0)
     return Handle(group, "all_reduce", 0, [
-        group._launch(made.rank, made, {"output": b}, bells, 0, 1000)
-        for made, b in zip(plans, buffers, strict=True)])
+        group._prepare(made.rank, made, {"output": b}, bells, 0, 1000)
+        for made, b in zip(plans, buffers, strict=True)]).start()
 
 
 @pytest.mark.parametrize("change, words", [
