@@ -17,6 +17,7 @@ from host.boot import BootError, Settings
 from host.driver import DeviceError, DeviceTimeout
 from host.models.minilm import SENTENCES, ModelError
 from host.outcome import Options
+from host.parallel import LayerError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="An open, cycle-accurate model of an MTIA-class accelerator family.")
@@ -34,6 +35,13 @@ Size = Annotated[str, typer.Option("--size", help="sim or full")]
 Json = Annotated[str | None, typer.Option("--json", help="write JSON to this file, or - ")]
 BadPes = Annotated[list[str] | None, typer.Option(
     "--bad-pe", help="DIE:ROW:COLUMN of a PE that does not work; the spare of its column is used")]
+
+
+def Layer(text, *names):
+    """Option of a layer that is split over packages."""
+    return Annotated[int | None, typer.Option(*names, help=f"tp: {text}")]
+
+
 Threads = Annotated[int, typer.Option(help="worker threads of the co-simulation")]
 Processes = Annotated[int, typer.Option(help="worker processes instead of threads")]
 
@@ -153,8 +161,11 @@ def generate(top: Annotated[str, typer.Argument(help="a chiplet, or all")],
         raise typer.Exit(1)
 
 
+JOBS = ("embed", "tp")
+
+
 @app.command()
-def run(job: Annotated[str, typer.Argument(help="embed")],
+def run(job: Annotated[str, typer.Argument(help=" or ".join(JOBS))],
         package: Annotated[str, typer.Option(
             "--package", help="package to run on, or all: side by side")] = "mtia450",
         text: Annotated[list[str] | None, typer.Option(help="a sentence; may be repeated")] = None,
@@ -166,14 +177,35 @@ def run(job: Annotated[str, typer.Argument(help="embed")],
         waves: Annotated[Path | None, typer.Option(help="write waveforms (FST)")] = None,
         trace: Annotated[Path | None, typer.Option(help="write a Perfetto trace")] = None,
         bad_pe: BadPes = None, threads: Threads = 2, processes: Processes = 0,
-        json: Json = None):
-    """Run a job on a co-simulated package."""
+        json: Json = None,
+        ranks: Layer("packages that a layer is split over, 2 to 8; default 8") = None,
+        count: Layer("sentences of its input", "--sentences") = None,
+        tokens: Layer("tokens of each sentence") = None,
+        width: Layer("width of a token") = None,
+        heads: Layer("heads of its attention") = None,
+        inner: Layer("width inside its feed-forward network") = None,
+        pieces: Layer("pieces that the tokens of a die are cut into") = None,
+        sums: Annotated[str | None, typer.Option(
+            help="tp: partial sums, bf16 or fp32; default bf16")] = None):
+    """Run a job on co-simulated packages.
+
+    embed: sentences through a trained transformer on one package. tp: a transformer layer split
+    over several packages, and on one.
+    """
     from host import report
     from host.bench import embed
-    if job != "embed":
-        raise UserError(f"Job {job!r} does not exist; there is embed")
+    if job not in JOBS:
+        raise UserError(f"Job {job!r} does not exist; there are {', '.join(JOBS)}")
     if weights not in embed.FORMATS:
         raise UserError(f"Weights must be {' or '.join(embed.FORMATS)}, not {weights!r}")
+    layer = {"ranks": ranks, "sentences": count, "tokens": tokens, "width": width, "heads": heads,
+             "inner": inner, "pieces": pieces, "sums": sums}
+    if job == "tp":
+        refuse("embed, not for tp", {"text": text, "file": file, "upload": upload})
+        writable(waves, trace, json, folder=out)
+        tensor_parallel(layer, weights, out, json, package, threads, processes, waves=waves,
+                        trace=trace, settings=Settings(bad_pes=places(bad_pe)))
+    refuse("tp, not for embed", layer)
     texts = list(text or [])
     if file is not None:
         texts += sentences(file)
@@ -191,6 +223,29 @@ def run(job: Annotated[str, typer.Argument(help="embed")],
     if out is not None:
         for path in report.pictures(result, out):
             messages.print(f"picture: {path}", highlight=False, soft_wrap=True)
+    finish(result.outcome, json)
+
+
+def refuse(whom, values):
+    """An option that was given is for another job."""
+    for name, value in values.items():
+        if value is not None and value is not False:
+            raise UserError(f"--{name} is for {whom}")
+
+
+def tensor_parallel(layer, weights, out, json, package, threads, processes, **more):
+    """A layer on several packages and on one; ends the command."""
+    from host import report_parallel
+    from host.bench import tp
+    given = {name: value for name, value in layer.items() if value is not None}
+    with progress() as callback:
+        result = tp.job(options(package, threads, processes, callback, **more),
+                        tp.made(package, weights, **given))
+    if json != "-":
+        report_parallel.print_parallel(result, console)
+    if out is not None:
+        messages.print(f"picture: {report_parallel.picture(result, out)}", highlight=False,
+                       soft_wrap=True)
     finish(result.outcome, json)
 
 
@@ -251,7 +306,7 @@ def main():
     """Run the command line; a user's mistake ends in one sentence and status 2."""
     try:
         app()
-    except (UserError, ModelError, BootError, transport.PackageError) as error:
+    except (UserError, ModelError, LayerError, BootError, transport.PackageError) as error:
         messages.print(f"mxlet: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except (DeviceError, DeviceTimeout) as error:

@@ -15,7 +15,7 @@ from cosim.golden import transformer as golden
 from cosim.golden.formats import Format as NumberFormat
 from host.collectives import Buffer, Group, Order
 from host.embed import MATRICES, Blob, moved
-from host.isa import LINE, Format, Region, Rule, offset_of
+from host.isa import LINE, MAX_A_BYTES, Format, Region, Rule, offset_of
 from host.kernels import transformer as kernels
 from host.kernels.matmul import split
 from host.kernels.parallel import BARRIERS, STAGES, Flow, Work, stage
@@ -25,6 +25,11 @@ from host.tensor import pack
 
 SUMMED = {"mix": 0, "spread": 1}    # stages that end with partial sums, and which ones
 ACTIVATIONS = Format.E4M3
+MOST_COLUMNS = MAX_A_BYTES      # of a row of a product, as activations are a byte each
+
+
+class LayerError(ValueError):
+    """A layer that cannot be split so, or that a package cannot hold; one sentence."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,9 @@ class Job:
     ----------
     sizes : host.models.parallel.Sizes
     ranks : int
-        That the layer is split over. :exc:`ValueError` if they do not divide its heads or its
-        inner width, or if a share of these is no multiple of 32 columns.
+        That the layer is split over. :exc:`LayerError` if they do not divide its heads, if a head
+        or a share of the inner width is no multiple of 32 columns, or if a row of a product is
+        longer than a buffer of operand A.
     pieces : int
         Of the tokens of a die.
     weights, sums : Format
@@ -47,7 +53,7 @@ class Job:
     ranks: int = 2
     pieces: int = 2
     weights: Format = Format.E4M3
-    sums: Format = Format.FP32
+    sums: Format = Format.BF16
     weight_rule: Rule = Rule.EVEN
     rule: Rule = Rule.RCEIL
     seed: int = 0
@@ -57,23 +63,34 @@ class Job:
         for name, value in (("Ranks", self.ranks), ("Pieces", self.pieces),
                             *((f.name.capitalize(), getattr(s, f.name)) for f in fields(s))):
             if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+                raise LayerError(f"{name} must be at least 1, not {value}")
         if s.width % s.heads or s.head % 32:
-            raise ValueError(f"Width must be a multiple of 32 for each of {s.heads} heads, not "
+            raise LayerError(f"Width must be a multiple of 32 for each of {s.heads} heads, not "
                              f"{s.width}")
+        if s.width > MOST_COLUMNS:
+            raise LayerError(f"Width must be at most {MOST_COLUMNS}, not {s.width}")
         if s.heads % self.ranks:
-            raise ValueError(f"Ranks must divide the {s.heads} heads, as {self.ranks} do not")
+            raise LayerError(f"Ranks must divide the {s.heads} heads, as {self.ranks} do not")
         if s.inner % (32 * self.ranks):
-            raise ValueError(f"Inner width must be a multiple of 32 for each of {self.ranks} "
+            raise LayerError(f"Inner width must be a multiple of 32 for each of {self.ranks} "
                              f"ranks, not {s.inner}")
+        if s.inner > MOST_COLUMNS * self.ranks:
+            raise LayerError(f"Inner width must be at most {MOST_COLUMNS} for each of "
+                             f"{self.ranks} ranks, not {s.inner}")
         if self.sums not in (Format.FP32, Format.BF16):
-            raise ValueError(f"Sums must be FP32 or BF16, not {self.sums.name}")
+            raise LayerError(f"Sums must be FP32 or BF16, not {self.sums.name}")
 
     @property
     def spans(self):
         """First and past last row of each sentence."""
         return [(n * self.sizes.tokens, (n + 1) * self.sizes.tokens)
                 for n in range(self.sizes.sentences)]
+
+    @property
+    def piece_bytes(self):
+        """Bytes of a message, at most: an all-reduce is not cut into pieces of its own."""
+        s = self.sizes
+        return s.sentences * s.tokens * s.width * self.sums.bits // 8
 
     @property
     def layer(self):
@@ -141,6 +158,8 @@ class Package:
         Whose parameters it has; all of them: no network is needed.
     pieces : int
         Of each die.
+
+    :exc:`LayerError` if memory is too small.
     """
 
     def __init__(self, device, job, ranks, pieces):
@@ -154,8 +173,12 @@ class Package:
                                       strict=True):
             if first < last:
                 runs = split(last - first, min(pieces, last - first))
-                self.dies[die] = self._work(die), [self._piece(die, first + a, first + b)
-                                                   for a, b in runs]
+                try:
+                    self.dies[die] = self._work(die), [self._piece(die, first + a, first + b)
+                                                       for a, b in runs]
+                except MemoryError as error:
+                    raise LayerError(f"The layer is too large for the memory of a die, take "
+                                     f"fewer tokens: {error}") from None
         device.synchronize()
 
     def _work(self, die):
@@ -195,7 +218,11 @@ class Package:
     def programs(self, die, name, number):
         """Programs by PE of a stage of a piece."""
         work, pieces = self.dies[die]
-        return stage(name, work, pieces[number].flow, pieces[number].spans)
+        try:
+            return stage(name, work, pieces[number].flow, pieces[number].spans)
+        except ValueError as error:
+            raise LayerError(f"The layer is too large for a PE's local memory, take a smaller "
+                             f"width or shorter sentences: {error}") from None
 
     def buffer(self, die, name, number):
         """The partial sums after a stage."""
@@ -219,15 +246,13 @@ class Ranks:
     system : host.collectives.System
         As many devices as ranks; :exc:`ValueError` if there are others.
     job : Job
-    algorithm : str
-        Of the all-reduce.
     """
 
-    def __init__(self, system, job, algorithm="direct"):
+    def __init__(self, system, job):
         if len(system.devices) != job.ranks:
             raise ValueError(f"Devices must be as many as ranks, {job.ranks}, not "
                              f"{len(system.devices)}")
-        self.system, self.job, self.algorithm = system, job, algorithm
+        self.system, self.job = system, job
         self.packages = [Package(device, job, [rank], job.pieces)
                          for rank, device in enumerate(system.devices)]
         self.groups = {die: Group(system, stream=die) for die in self.packages[0].dies}
@@ -248,9 +273,7 @@ class Ranks:
             wait()
 
     def _prepare(self, die, packet):
-        """Bring a packet's programs to all ranks; returns what starts it, and gives what to wait for.
-
-        """
+        """Bring a packet's programs to all ranks; returns what starts it and gives its waits."""
         beside = [own.programs(die, *packet.stage) if packet.stage else {}
                   for own in self.packages]
         if packet.reduce is None:
@@ -263,7 +286,8 @@ class Ranks:
         order = [Order(join=joined, stamps=(at, at + LINE)) for at in lines]
         handle = self.groups[die].all_reduce(
             [own.buffer(die, *packet.reduce) for own in self.packages],
-            algorithm=self.algorithm, order=order, beside=beside, later=True)
+            algorithm="direct", halves=self.job.ranks > 2, order=order, beside=beside, later=True,
+            piece_bytes=self.job.piece_bytes)
         return lambda: [handle.start().wait]
 
     def reductions(self):

@@ -1,4 +1,4 @@
-"""What a person sees of a tensor-parallel layer: where the time of each rank went, and a picture."""
+"""What a person sees of a tensor-parallel layer: where the time of each rank went."""
 from pathlib import Path
 
 from rich.console import Console

@@ -1,5 +1,5 @@
 """A tensor-parallel transformer layer: the same bits as one package, and where its time went."""
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -7,15 +7,28 @@ from host.bench.ranks import open_system
 from host.driver import Device
 from host.embed import cosine
 from host.isa import Format
-from host.models.parallel import reference
+from host.models.parallel import Sizes, reference
 from host.outcome import Outcome
-from host.parallel import Job, OnePackage, Ranks
-from host.transport import open_package, programs
+from host.parallel import Job, LayerError, OnePackage, Ranks
+from host.transport import open_package, package_rows, programs
 
 FORMATS = {"mxfp8": Format.E4M3, "mxfp4": Format.E2M1}
 SUMS = {"fp32": Format.FP32, "bf16": Format.BF16}
 LIMITS = 2, 8       # of ranks
 PARTS = ("compute", "communication", "overlapped", "neither")
+
+
+def made(package, weights="mxfp8", ranks=LIMITS[1], sums="bf16", pieces=2, **sizes):
+    """The job that a user asks for; :exc:`LayerError` with one sentence if it cannot be."""
+    if not LIMITS[0] <= ranks <= LIMITS[1]:
+        raise LayerError(f"Ranks must be {LIMITS[0]} to {LIMITS[1]}, not {ranks}")
+    if sums not in SUMS:
+        raise LayerError(f"Sums must be {' or '.join(SUMS)}, not {sums!r}")
+    rows = package_rows()
+    if weights == "mxfp4" and package in rows and not rows[package]["configured_MX4_TFLOPS"]:
+        raise LayerError(f"Weights must be mxfp8 on {package}, which has no MX4")
+    return Job(Sizes(**sizes), ranks=ranks, pieces=pieces, weights=FORMATS[weights],
+               sums=SUMS[sums])
 
 
 @dataclass
@@ -82,7 +95,7 @@ def window_of(lanes):
 
 
 def ordered(ran, reductions, cycle_of, job):
-    """Whether each all-reduce started after its partial sums were there, and ended before their use.
+    """Whether all-reduces started when their partial sums were there, and ended before their use.
 
     This also compares the clocks of the dies, by which all-reduces are timed, with the recording
     of the PEs.
@@ -99,11 +112,11 @@ def ordered(ran, reductions, cycle_of, job):
     return good
 
 
-def on_ranks(options, job, algorithm):
+def on_ranks(options, job):
     """Run on as many packages as ranks; results by rank, lanes, whether in order, statistics."""
     with open_system(options, job.ranks, record=True) as (cluster, system):
         options.step(0, 3, f"the layer on {job.ranks} packages")
-        ranks = Ranks(system, job, algorithm)
+        ranks = Ranks(system, job)
         ranks.run()
         results = [own.result() for own in ranks.packages]
         reductions, ran = ranks.reductions(), programs(cluster)
@@ -115,7 +128,7 @@ def on_ranks(options, job, algorithm):
 
 def on_one(options, job):
     """Run on one package; its result and the cycles from the first command to the last end."""
-    with open_package(options, record=True) as transport:
+    with open_package(replace(options, waves=None, trace=None), record=True) as transport:
         options.step(1, 3, "the layer on one package")
         one = OnePackage(Device(transport), job)
         one.run()
@@ -126,10 +139,10 @@ def on_one(options, job):
     return result, max(b for _, b in spans) + 1 - min(a for a, _ in spans), unit
 
 
-def job(options, made=None, algorithm="direct"):
+def job(options, made=None):
     """Run the layer on the ranks and on one package, and compare both with the golden model."""
     made = made or Job()
-    results, lanes, in_order, statistics = on_ranks(options, made, algorithm)
+    results, lanes, in_order, statistics = on_ranks(options, made)
     alone, alone_cycles, unit = on_one(options, made)
     options.step(2, 3, "golden model")
     golden = made.golden(unit)
@@ -160,7 +173,7 @@ def job(options, made=None, algorithm="direct"):
     outcome.config = {"ranks": made.ranks, "sentences": s.sentences, "tokens": s.tokens,
                       "width": s.width, "heads": s.heads, "inner": s.inner,
                       "pieces": made.pieces, "weights": made.weights.name,
-                      "sums": made.sums.name, "algorithm": algorithm}
+                      "sums": made.sums.name}
     return Report(outcome, lanes, each, window, statistics)
 
 

@@ -48,6 +48,12 @@ def all_reduce(share, whole):
     return items
 
 
+def all_reduce_in_halves(share, chunks):
+    """Each rank adds up a chunk, then gives it to all: the same sums, fewer bytes."""
+    own = Span(share.target, *chunks[share.rank])
+    return reduce_scatter(share, chunks, own) + all_gather(share, chunks, own)
+
+
 def reduce_scatter(share, chunks, target):
     items, rounds = [], share.rounds(chunks)
     for j in rounds:

@@ -126,12 +126,12 @@ class Group:
     tuples, one buffer for each rail, and there is a collective on each. Collectives are launched on
     every rank in the order in which they are called, all in one stream; nothing is waited for.
 
-    Options of all collectives are those of :func:`host.collectives.plan` for algorithm, lanes and
-    pieces, ``order`` (of all ranks, or a list of theirs), ``watchdog``, ``beside``: for each rank the programs of PEs in the same work
-    packet, by number (with ``Order(arrive=True)`` the collective comes after their barrier, with
-    ``Order(join=n)`` it runs beside n of them), ``absent``: ranks that are not launched, to see
-    what others say of it, and ``later``: programs are copied, and launched by
-    :meth:`Handle.start`.
+    Options of all collectives are those of :func:`host.collectives.plan` for algorithm, lanes,
+    pieces and halves, ``order`` (of all ranks, or a list of theirs), ``watchdog``, ``beside``: for
+    each rank the programs of PEs in the same work packet, by number (with ``Order(arrive=True)``
+    the collective comes after their barrier, with ``Order(join=n)`` it runs beside n of them),
+    ``absent``: ranks that are not launched, to see what others say of it, and ``later``: programs
+    are copied now, and launched by :meth:`Handle.start`.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from host.collectives import direct, doubling, ring, tree
 from host.collectives.cost import ALGORITHMS, Topology, choose
 from host.collectives.descriptor import Descriptor
-from host.collectives.items import Check, Item, emit
+from host.collectives.items import AHEAD, Check, Item, emit
 from host.collectives.lane import SCRATCH_LINES, Lane
 from host.collectives.order import Order, begin, finish
 from host.collectives.share import Share
@@ -47,7 +47,7 @@ class Plan:
 
 def plan(kind, *, count, format=Format.FP32, ranks, rank, root=0, peer=None, algorithm=None,
          in_place=False, lanes=None, piece_bytes=None, topology=None, check=False, sequence=1,
-         sent=None, received=None, order=None):
+         sent=None, received=None, order=None, halves=False):
     """Plan a collective for one rank.
 
     The buffers are arrays of elements on lines: "input" and "output", for MX formats also
@@ -76,6 +76,10 @@ def plan(kind, *, count, format=Format.FP32, ranks, rank, root=0, peer=None, alg
         Of all_to_all_v: what goes to each rank, where what comes from each is to stand.
     order : Order
         What the program waits for and tells besides.
+    halves : bool
+        Of a direct all_reduce: each rank adds up one chunk of the vector and sends the sum to the
+        others. The same bits, with 2 (n - 1) / n times the bytes of the vector sent, not n - 1
+        times, in two steps. All ranks must say the same.
 
     Raises :exc:`ValueError` for what cannot be; the same on every rank, if the arguments are.
     """
@@ -106,21 +110,24 @@ def plan(kind, *, count, format=Format.FP32, ranks, rank, root=0, peer=None, alg
                          f"not {algorithm!r}")
     if lanes is not None and not 1 <= lanes <= SUBGRAPHS:
         raise ValueError(f"Lanes must be 1 to {SUBGRAPHS}, not {lanes}")
-    lanes, piece = _division(kind, algorithm, count, elements, ranks, lanes, piece_bytes)
+    if halves and (kind, algorithm) != ("all_reduce", "direct"):
+        raise ValueError(f"Halves must be of a direct all_reduce, not of {kind} by {algorithm}")
+    lanes, piece = _division(kind, algorithm, count, elements, ranks, lanes, piece_bytes, halves)
     descriptor = Descriptor(kind, elements.format, algorithm, ranks, root, count, lanes, piece,
                             sequence)
     source, target = _names(kind, in_place)
     built, checks, shares = [], [], []
     for number in range(lanes):
         share = Share(rank, ranks, root, elements, number, lanes, piece, source, target)
-        items = _items(kind, algorithm, share, count, in_place, peer, sent, received)
+        items = _items(kind, algorithm, share, count, in_place, peer, sent, received, halves)
         lane = Lane(number, elements)
         guard = None
         if check:
             guard = Check(lane, lambda other, sends: _words(descriptor, kind, other, sends, sent,
                                                             received))
         begin(lane, number, order, sequence)
-        emit(lane, items, guard)
+        # In halves, what comes last is awaited before the sums are made: nobody finds no receive.
+        emit(lane, items, guard, max(AHEAD, ranks - 2) if halves else AHEAD)
         built.append(lane)
         shares.append(share)
         checks.append(guard)
@@ -167,7 +174,7 @@ def _names(kind, in_place):
     return ("input", "input") if kind == "reduce_scatter" else ("output", "output")
 
 
-def _division(kind, algorithm, count, elements, ranks, lanes, piece_bytes):
+def _division(kind, algorithm, count, elements, ranks, lanes, piece_bytes, halves):
     """Lanes and elements of a piece, from what all ranks know."""
     grain, size = elements.grain, count * elements.bytes
     whole = max(ceil(count, grain), grain)
@@ -180,8 +187,8 @@ def _division(kind, algorithm, count, elements, ranks, lanes, piece_bytes):
     together = (kind in ("all_gather", "reduce_scatter") and ranks > 1
                 and (size % LINE or elements.format.is_mx and count // BLOCK % LINE))
     alone = bool(together) or (kind, algorithm) == ("all_gather", "doubling")
-    part = ceil(-(-count // ranks), grain) if algorithm == "ring" and kind == "all_reduce" else (
-        whole)
+    part = ceil(-(-count // ranks), grain) if kind == "all_reduce" and (
+        algorithm == "ring" or halves) else whole
     most = (piece_bytes or PIECE_BYTES) // elements.bytes
     if piece_bytes is None:
         fewest = SMALLEST_PIECE // elements.bytes
@@ -197,7 +204,7 @@ def _division(kind, algorithm, count, elements, ranks, lanes, piece_bytes):
     return 1 if alone else min(lanes, -(-part // piece)), piece
 
 
-def _items(kind, algorithm, share, count, in_place, peer, sent, received):
+def _items(kind, algorithm, share, count, in_place, peer, sent, received, halves):
     """Items of a lane."""
     n, r, whole = share.ranks, share.rank, (0, count)
     module = {"ring": ring, "direct": direct, "doubling": doubling, "tree": tree}[algorithm]
@@ -218,6 +225,8 @@ def _items(kind, algorithm, share, count, in_place, peer, sent, received):
             if n > 1:
                 return module.all_gather(
                     share, equal, Span(share.target, r * count, count) if in_place else here)
+        case "all_reduce" if n > 1 and halves:
+            return module.all_reduce_in_halves(share, chunks(count, n, share.elements))
         case "all_reduce" if n > 1:
             return module.all_reduce(
                 share, chunks(count, n, share.elements) if algorithm == "ring" else whole)

@@ -91,11 +91,10 @@ def _mix(work, flow, sentences, programs):
 
 
 def _spread(work, flow, sentences, programs):
-    """Residual and norm, the first matrix of the feed-forward network, partial sums of the second.
-
-    """
+    """Residual and norm, the feed-forward network up to the partial sums of its second matrix."""
     _norms(work, flow, 0, programs)
     pairs = flow.inner[0].columns // 32     # of tiles, of a rank
+    most = max(1, most_tiles(work, flow.yq[0], work.weights[0].up) // 2)
     for p, span in zip(programs.values(), split(pairs * len(work.weights), len(work.pes)),
                        strict=True):
         p.phase(barrier=True)
@@ -105,7 +104,7 @@ def _spread(work, flow, sentences, programs):
             if a == b:
                 continue
             act = Activations(None, flow.yq[0], None, None, flow.inner[rank])
-            for at, end in passes(p, (a, b), UP_TILES // 2):
+            for at, end in passes(p, (a, b), most):
                 if not first and at == a:
                     p.phase(barrier=False)
                 first, tiles = False, (at * 2, end * 2)
@@ -146,6 +145,14 @@ def share_heads(work, sentences):
     return shares + [[] for _ in range(pes - len(shares))]
 
 
+def most_tiles(work, x, w):
+    """Tiles of a matrix whose buffers, and those of their products, fit into local memory."""
+    chunk, whole = min(TOKENS, x.rows), Chunk(0, x.columns)
+    tile = sum(panel_lines(w.format, whole, ROWS)) + 4 * chunk      # with sums and what is made
+    rest = 2 * sum(panel_lines(x.format, whole, chunk)) + 4 * chunk + 64
+    return min(UP_TILES, (work.local_lines - rest) // tile)
+
+
 def _most_heads(work):
     """Heads whose weights take at most a third of local memory; one at least."""
     weights = work.weights[0].qkv
@@ -162,9 +169,10 @@ def _products(work, sources, matrices, target, programs):
 
 
 def ordered_product(p, sources, matrices, target, tiles):
-    """Emit: columns of ((x[0] w[0]^T + x[1] w[1]^T) + ...), each sum rounded to the target's format.
+    """Emit: columns of ((x[0] w[0]^T + x[1] w[1]^T) + ...), rounded to the target's format.
 
-    All operands of one format and as wide as each other; the weights stay in local memory.
+    So is each product before it is added, and each sum. All operands are of one format and as wide
+    as each other; the weights stay in local memory.
     """
     t0, t1 = tiles
     if t0 == t1:

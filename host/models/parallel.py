@@ -27,9 +27,9 @@ class Sizes:
 
     sentences: int = 8
     tokens: int = 32
-    width: int = 512
-    heads: int = 16
-    inner: int = 2048
+    width: int = 1024
+    heads: int = 32
+    inner: int = 4096
 
     @property
     def head(self):
