@@ -115,7 +115,7 @@ def ordered(ran, reductions, cycle_of, job):
 def on_ranks(options, job):
     """Run on as many packages as ranks; results by rank, lanes, whether in order, statistics."""
     with open_system(options, job.ranks, record=True) as (cluster, system):
-        options.step(0, 3, f"the layer on {job.ranks} packages")
+        options.step(1, 3, f"the layer on {job.ranks} packages")
         ranks = Ranks(system, job)
         ranks.run()
         results = [own.result() for own in ranks.packages]
@@ -129,7 +129,7 @@ def on_ranks(options, job):
 def on_one(options, job):
     """Run on one package; its result and the cycles from the first command to the last end."""
     with open_package(replace(options, waves=None, trace=None), record=True) as transport:
-        options.step(1, 3, "the layer on one package")
+        options.step(0, 3, "the layer on one package")
         one = OnePackage(Device(transport), job)
         one.run()
         result = one.result()
@@ -142,8 +142,8 @@ def on_one(options, job):
 def job(options, made=None):
     """Run the layer on the ranks and on one package, and compare both with the golden model."""
     made = made or Job()
-    results, lanes, in_order, statistics = on_ranks(options, made)
     alone, alone_cycles, unit = on_one(options, made)
+    results, lanes, in_order, statistics = on_ranks(options, made)
     options.step(2, 3, "golden model")
     golden = made.golden(unit)
     exact = reference(made.input, made.layer, made.spans, made.sizes.heads)

@@ -94,7 +94,7 @@ def _spread(work, flow, sentences, programs):
     """Residual and norm, the feed-forward network up to the partial sums of its second matrix."""
     _norms(work, flow, 0, programs)
     pairs = flow.inner[0].columns // 32     # of tiles, of a rank
-    most = max(1, most_tiles(work, flow.yq[0], work.weights[0].up) // 2)
+    most = max(1, min(UP_TILES, most_tiles(work, flow.yq[:1], [work.weights[0].up], 4)) // 2)
     for p, span in zip(programs.values(), split(pairs * len(work.weights), len(work.pes)),
                        strict=True):
         p.phase(barrier=True)
@@ -145,12 +145,13 @@ def share_heads(work, sentences):
     return shares + [[] for _ in range(pes - len(shares))]
 
 
-def most_tiles(work, x, w):
-    """Tiles of a matrix whose buffers, and those of their products, fit into local memory."""
+def most_tiles(work, sources, matrices, arrays):
+    """Tiles of matrices that fit into local memory with as many arrays of their products."""
+    x, w = sources[0], matrices[0]
     chunk, whole = min(TOKENS, x.rows), Chunk(0, x.columns)
-    tile = sum(panel_lines(w.format, whole, ROWS)) + 4 * chunk      # with sums and what is made
-    rest = 2 * sum(panel_lines(x.format, whole, chunk)) + 4 * chunk + 64
-    return min(UP_TILES, (work.local_lines - rest) // tile)
+    tile = len(matrices) * sum(panel_lines(w.format, whole, ROWS)) + arrays * chunk
+    rest = 2 * sum(panel_lines(x.format, whole, chunk)) + arrays * chunk + 64
+    return (work.local_lines - rest) // tile
 
 
 def _most_heads(work):
@@ -162,9 +163,10 @@ def _most_heads(work):
 
 def _products(work, sources, matrices, target, programs):
     """The sum over ranks of the products of their columns, into ``target``."""
+    most = max(1, min(OUT_TILES, most_tiles(work, sources, matrices, 7)))
     for p, tiles in zip(programs.values(), split(target.columns // ROWS, len(work.pes)),
                         strict=True):
-        for part in passes(p, tiles, OUT_TILES):
+        for part in passes(p, tiles, most):
             ordered_product(p, sources, matrices, target, part)
 
 

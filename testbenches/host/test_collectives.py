@@ -5,6 +5,7 @@ import pytest
 from cosim.golden import collectives as golden
 from cosim.golden.formats import SPECS
 from host.isa import Format
+from host.network_isa import EngineKind
 from testbenches.collective_case import (
     plans_of,
     random_vector,
@@ -60,6 +61,37 @@ def test_all_reduce(n, algorithm, format, count):
     for number, rank in enumerate(ranks):
         assert rank.get("output", 0, count, format).same(want)
         assert not rank.changed(*runs(format, "output", 0, count), *staging(plans, number))
+
+
+@pytest.mark.parametrize("format, count", CASES, ids=NAMES)
+@pytest.mark.parametrize("n", RANKS)
+@pytest.mark.parametrize("pieces", [256, 1 << 20])
+def test_a_direct_sum_in_halves_has_the_same_bits(n, pieces, format, count):
+    """With fewer bytes sent, as soon as there is more than a line for each rank."""
+    rng = np.random.default_rng(count + n)
+    x = [random_vector(rng, format, count) for _ in range(n)]
+    in_place = (n + count) % 2 == 0
+    name = "output" if in_place else "input"
+    plans, whole = (plans_of("all_reduce", n, count=count, format=format, algorithm="direct",
+                             in_place=in_place, piece_bytes=pieces, lanes=1, halves=halves)
+                    for halves in (True, False))
+    for seed in range(3):
+        ranks = run("all_reduce", plans, x, format, name=name, seed=seed,
+                    buffers=dict.fromkeys({name, "output"}, count))
+        for number, rank in enumerate(ranks):
+            assert rank.get("output", 0, count, format).same(golden.all_reduce(x, "direct"))
+            assert not rank.changed(*runs(format, "output", 0, count), *staging(plans, number))
+    if n > 2 and count >= 290 and not format.is_mx:
+        sent, more = (sum(step.length for made in which for lane in made.lanes
+                          for step in lane.steps if step.kind == EngineKind.SEND)
+                      for which in (plans, whole))
+        assert sent * n == 2 * more     # 2 (n - 1) / n and n - 1 times the vector
+
+
+@pytest.mark.parametrize("kind, algorithm", [("all_reduce", "ring"), ("reduce_scatter", "direct")])
+def test_halves_are_of_a_direct_sum(kind, algorithm):
+    with pytest.raises(ValueError, match=f"direct all_reduce, not of {kind} by {algorithm}"):
+        plans_of(kind, 2, count=64, algorithm=algorithm, halves=True)
 
 
 @pytest.mark.parametrize("lanes", [1, 3])

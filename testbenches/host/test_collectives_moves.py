@@ -5,7 +5,8 @@ import pytest
 from cosim.golden import collectives as golden
 from cosim.golden.message_system import WATCHDOG
 from host.collectives import Order
-from host.isa import Format
+from host.collectives.order import clock
+from host.isa import Format, Region, address
 from host.network_isa import Compare, EngineKind
 from testbenches.collective_case import plans_of, random_vector, set_up, start
 from testbenches.host.test_collectives import run, runs, staging
@@ -193,3 +194,29 @@ def test_semaphores_order_a_collective_among_others():
     assert all(r.code == WATCHDOG and "WAIT" in r.text for r in reports.values())
     assert not any(memory[r][0x40] for r in range(2))
     assert not any(rank.node.starts[EngineKind.SEND] for rank in ranks)
+
+
+def test_an_engine_goes_through_barriers_beside_its_collective():
+    """It arrives as often as it is told; the collective does not wait for that."""
+    reports, ranks, _ = ordered(Order(join=3))
+    assert all(r.code == 0 for r in reports.values())
+    assert all(rank.node.starts[EngineKind.ARRIVE] == 3 for rank in ranks)
+    reports, ranks, _ = ordered(Order(join=3), arrived=False)
+    assert all(r.code == WATCHDOG and "ARRIVE" in r.text for r in reports.values())
+    assert all(rank.node.starts[EngineKind.ARRIVE] == 1 for rank in ranks)
+    want = 2 * 4 * 2    # four lanes, messages of both halves of the ring
+    assert sum(rank.node.starts[EngineKind.SEND] for rank in ranks) >= want
+
+
+def test_stamps_are_copied_at_the_start_and_when_all_has_ended():
+    """They are copies of the clock of the line's die; the second one waits for all lanes."""
+    order = Order(stamps=(0x1000, 0x1040))
+    plans = plans_of("all_reduce", 2, count=512, format=Format.BF16, algorithm="ring",
+                     in_place=True, piece_bytes=64, order=order, sequence=3)
+    first, last = plans[0].lanes[0].steps[0], plans[0].lanes[0].steps[-1]
+    assert first.kind == last.kind == EngineKind.COPY and last.sync and not first.sync
+    assert (first.local[1], last.local[1], first.length) == (0x1000, 0x1040, 4)
+    assert first.a == last.a == ("memory", clock(0x1000))
+    assert clock(3 << 44 | 0x1000) == address(3, Region.CONTROL, 6 * 64)
+    waits = [step for step in plans[0].lanes[0].steps if step.kind == EngineKind.WAIT]
+    assert len(waits) == len(plans[0].lanes) - 1
