@@ -60,6 +60,9 @@ SHOWN = {   # metrics shown, by bench, and the figure to reach
                 "gemm_utilization_reading_alone": ""},
     "faults": {"none_cycles": "", "all_cycles": "", "flap_cycles": "", "frames_lost": "",
                "frames_corrupted": ""},
+    "tp": {"cycles": "", "cycles_one_package": "", "speedup": "", "compute_cycles": "",
+           "communication_cycles": "", "overlapped_cycles": "", "neither_cycles": "",
+           "communication_hidden": "", "min_cosine": ""},
 }
 
 

@@ -17,6 +17,7 @@ from host.bench import (
     overlap,
     simspeed,
     stream_add,
+    tp,
 )
 
 BENCHES = {"gemm": gemm.run, "gemm_layers": gemm_layers.run, "attention": attention.run,
@@ -26,4 +27,5 @@ BENCHES = {"gemm": gemm.run, "gemm_layers": gemm_layers.run, "attention": attent
            "gemm_hbm": gemm_hbm.run,
            "stream_add": stream_add.run, "generations": generations.run,
            "simspeed": simspeed.run, "allreduce": allreduce.run,
-           "collectives": collectives.run, "overlap": overlap.run, "faults": faults.run}
+           "collectives": collectives.run, "overlap": overlap.run, "faults": faults.run,
+           "tp": tp.run}
