@@ -8,6 +8,7 @@ meets die k of the others, over its own NICs.
 """
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -92,13 +93,14 @@ class Job:
         s = self.sizes
         return s.sentences * s.tokens * s.width * self.sums.bits // 8
 
-    @property
+    @cached_property
     def layer(self):
         """FP32 parameters."""
         return model.random_layer(self.sizes, self.seed)
 
-    @property
+    @cached_property
     def input(self):
+        """FP32 rows of all tokens."""
         return model.random_input(self.sizes, self.seed + 1)
 
     def arithmetic(self, attention_unit):

@@ -27,6 +27,10 @@ def test_two_packages_have_the_bits_of_one():
     # The die with one sentence has nothing to do beside an all-reduce, the other one has.
     first, last = (tp.parts(report.lanes[die], report.window) for die in (0, 1))
     assert (first[2] > 0) != (last[2] > 0)
+    # PEs went through the barrier of their second stage while the engine was in an all-reduce.
+    lane = report.lanes[0 if first[2] else 1]
+    start, end = min(lane.communication)
+    assert any(start < last < end for _, last in tp.union(lane.compute))
 
 
 def test_other_bits_are_noticed(monkeypatch, capsys, tmp_path):
