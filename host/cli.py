@@ -14,6 +14,7 @@ from rich.table import Table
 
 from host import transport
 from host.boot import BootError, Settings
+from host.collectives import CollectiveError
 from host.driver import DeviceError, DeviceTimeout
 from host.models.minilm import SENTENCES, ModelError
 from host.outcome import Options
@@ -309,7 +310,7 @@ def main():
     except (UserError, ModelError, LayerError, BootError, transport.PackageError) as error:
         messages.print(f"mxlet: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    except (DeviceError, DeviceTimeout) as error:
+    except (DeviceError, DeviceTimeout, CollectiveError) as error:
         messages.print(f"mxlet: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
 

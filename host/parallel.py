@@ -6,7 +6,7 @@ all-reduce of a piece's partial sums is in the work packet of the next stage, so
 compute of another piece; it is alone in a packet if there is no other piece. Die k of each rank
 meets die k of the others, over its own NICs.
 """
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
@@ -118,6 +118,16 @@ class Job:
                                  NumberFormat(self.sums))
 
 
+@contextmanager
+def fitting():
+    """Within, memory that does not suffice is a :exc:`LayerError`."""
+    try:
+        yield
+    except MemoryError as error:
+        raise LayerError(f"The layer is too large for the memory of a die, take fewer tokens: "
+                         f"{error}") from None
+
+
 @dataclass
 class Piece:
     """Some sentences of a die: rows of the input, spans among its own rows, tensors."""
@@ -175,12 +185,9 @@ class Package:
                                       strict=True):
             if first < last:
                 runs = split(last - first, min(pieces, last - first))
-                try:
+                with fitting():
                     self.dies[die] = self._work(die), [self._piece(die, first + a, first + b)
                                                        for a, b in runs]
-                except MemoryError as error:
-                    raise LayerError(f"The layer is too large for the memory of a die, take "
-                                     f"fewer tokens: {error}") from None
         device.synchronize()
 
     def _work(self, die):
@@ -263,8 +270,10 @@ class Ranks:
     def run(self):
         """Do the layer once; all programs are on the packages before the first one starts."""
         lists = {die: packets(len(pieces)) for die, (_, pieces) in self.packages[0].dies.items()}
-        steps = [self._prepare(die, own[number]) for number in range(max(map(len, lists.values())))
-                 for die, own in lists.items() if number < len(own)]
+        with fitting():
+            steps = [self._prepare(die, own[number])
+                     for number in range(max(map(len, lists.values())))
+                     for die, own in lists.items() if number < len(own)]
         for device in self.system.devices:
             device.synchronize()
         with ExitStack() as doorbells:
@@ -314,9 +323,10 @@ class OnePackage:
 
     def run(self):
         """Do the layer once."""
-        prepared = [(die, self.device.prepare(die, self.package.programs(die, name, 0),
-                                              stream=die))
-                    for name in STAGES for die in self.package.dies]
+        with fitting():
+            prepared = [(die, self.device.prepare(die, self.package.programs(die, name, 0),
+                                                  stream=die))
+                        for name in STAGES for die in self.package.dies]
         self.device.synchronize()
         with self.device.batch():
             events = [self.device.start(each, stream=die) for die, each in prepared]
