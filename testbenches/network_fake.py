@@ -72,6 +72,10 @@ class World:
         return self.reports.pop(node.name)
 
 
+class CollectiveEnded(Exception):
+    """A package that was to run one collective has done so."""
+
+
 class Package(FakePackage):
     """A package with a message engine, bit ``pes``; PEs of the same packet run before it."""
 
@@ -113,11 +117,14 @@ class Package(FakePackage):
             raise AssertionError(f"nobody writes {at:#x}")
 
     def run_until_interrupt(self, cycles):
+        """Run all that was submitted; what another one asks for with 0 cycles ends at a collective."""
         if self.inside:
             return
-        self.inside = True
+        self.inside, self.one = True, cycles == 0
         try:
             super().run_until_interrupt(cycles)
+        except CollectiveEnded:
+            pass
         finally:
             self.inside = False
 
@@ -158,3 +165,7 @@ class Package(FakePackage):
         words = self.host_memory[at:at + 32].view("<u4")
         if launch and words[0] >> 16 & 255:
             words[1] = words[1] & 0xFFF0_0000 | MESSAGE_ENGINE << 16 | self.tag
+        engine = launch and (w[8] >> 16 | w[10] << 16 | w[11] << 48) >> self.configuration.pes & 1
+        if engine and self.one:
+            self.head = (self.head + 1) % (1 << self.registers["submission_size"])
+            raise CollectiveEnded

@@ -15,6 +15,8 @@ FUNCTION = re.compile(rf"^void {ROOT}___(\w+)\({ROOT}\* vlSelf\) \{{\n(.*?)^\}}"
 CALL = re.compile(rf"\b{ROOT}___(\w+)\(vlSelf\);")
 ANY_CALL = re.compile(rf"\b({ROOT}___\w+)\(")
 DECLARED = re.compile(rf"^void ({ROOT}___\w+)\([^;{{}}]*\)(?=;| \{{)", re.MULTILINE)
+CONSTANT = re.compile(r"^extern const [^;]*\b(Vmodel__ConstPool__\w+);\n", re.MULTILINE)
+ANY_CONSTANT = re.compile(r"\bVmodel__ConstPool__\w+\b")
 LOCAL = re.compile(r"^    [\w<>:, ]+/\*[^*]*\*/ (\w+);\n(?:    \1 = 0;\n)?", re.MULTILINE)
 GUARDED = re.compile(r"    if \(\((\w+)ULL & vlSelfRef\.(__V\w+Triggered)\[(\d+)U\]\)\) \{\n"
                      r"(.*)    \}\n", re.DOTALL)
@@ -49,6 +51,7 @@ def step_of_several(texts):
     for text in texts:
         functions |= {found[1]: found[2] for found in FUNCTION.finditer(text)}
         declared |= {found[1]: f"{found[0]};\n" for found in DECLARED.finditer(text)}
+        declared |= {found[1]: found[0] for found in CONSTANT.finditer(text)}
     try:
         logic, inputs = _pieces(functions, "nba"), []
         if "eval_ico" in functions:
@@ -122,10 +125,11 @@ def _weight(text, functions):
 
 def _source(inputs, logic, declared):
     """C++ of the step from the pieces of both regions."""
-    called = {n for _, piece in inputs + logic for s in piece for n in ANY_CALL.findall(s.body)}
+    bodies = [s.body for _, piece in inputs + logic for s in piece]
+    called = {n for body in bodies for find in (ANY_CALL, ANY_CONSTANT) for n in find.findall(body)}
     called |= {f"{ROOT}___eval_triggers_vec__ico"} if inputs else set()
     if not called <= declared.keys():
-        raise Unknown("A function that is declared nowhere")
+        raise Unknown("A function or a table that is declared nowhere")
     declarations = "".join(map(declared.get, sorted(called)))
     functions = "".join(_function(region, number, local, piece)
                         for region, pieces in (("ico", inputs), ("nba", logic))

@@ -13,14 +13,38 @@ LARGE_BYTES = 1 << 21   # of each rail: start and end of the ring, 6,000 cycles,
 FORM = Format.BF16
 
 
+def together(group, handles):
+    """Start what is prepared, and wait.
+
+    Returns the cycles from the first doorbell to the last completion that the host sees, those
+    that programs wait for each other's links included.
+    """
+    for device in group.devices:
+        device.synchronize()
+    clock = group.devices[0].transport
+    start = clock.cycle
+    for handle in handles:
+        handle.start()
+    for handle in handles:
+        handle.wait()
+    return clock.cycle - start
+
+
+def alone(group, handle):
+    """Start what is prepared, and wait; cycles of the longest program."""
+    for device in group.devices:
+        device.synchronize()
+    return handle.start().wait()
+
+
 def large(group, count, rng, **options):
     """All-reduce of ``count`` elements on each rail at once; cycles, and whether bits are right."""
     rails = [rail.die for rail in group.system.rails]
     x = [[numbers(rng, FORM, count) for _ in group.ranks] for _ in rails]
     buffers = [tuple(put(device, die, x[k][r]) for k, die in enumerate(rails))
                for r, device in enumerate(group.devices)]
-    handles = group.all_reduce(buffers, algorithm="ring", **options)
-    cycles = max(handle.wait() for handle in handles)
+    handles = group.all_reduce(buffers, algorithm="ring", later=True, **options)
+    cycles = together(group, handles)
     good = all(same(device, buffers[r][k], golden.all_reduce(x[k], "ring"))
                for r, device in enumerate(group.devices) for k in range(len(rails)))
     for device, own in zip(group.devices, buffers, strict=True):
@@ -39,7 +63,7 @@ def small(group, rng, algorithm):
     for _ in range(2):      # the first makes the connections
         x = [numbers(rng, FORM, 1) for _ in group.ranks]
         buffers = [put(d, die, v) for d, v in zip(group.devices, x, strict=True)]
-        cycles = group.all_reduce(buffers, algorithm=algorithm).wait()
+        cycles = alone(group, group.all_reduce(buffers, algorithm=algorithm, later=True))
         want = golden.all_reduce(x, algorithm)
         good = all(same(d, b, want) for d, b in zip(group.devices, buffers, strict=True))
         release(group.devices, buffers)
@@ -50,7 +74,7 @@ def message(group, rng, count):
     """Cycles of a send and its receive, of ``count`` elements from rank 0 to rank 1."""
     die, vector = group.system.rails[0].die, numbers(rng, FORM, count)
     buffers = [put(group.devices[r], die, vector) for r in range(2)]
-    cycles = [group.send(buffers[0], buffers[1], 0, 1).wait() for _ in range(2)][-1]
+    cycles = [alone(group, group.send(*buffers, 0, 1, later=True)) for _ in range(2)][-1]
     release(group.devices[:2], buffers)
     return cycles
 
@@ -66,13 +90,15 @@ def measure_small(system, outcome, rng, clock):
             outcome.metrics[f"latency_small_{algorithm}_{ranks}_cycles"] = times[algorithm]
         chosen = choose("all_reduce", 2, ranks)
         outcome.metrics[f"latency_small_us_{ranks}"] = times[chosen] / clock * 1e6
-        outcome.metrics[f"barrier_{ranks}_us"] = group.barrier().wait() / clock * 1e6
+        barrier = alone(group, group.barrier(later=True))
+        outcome.metrics[f"barrier_{ranks}_us"] = barrier / clock * 1e6
         outcome.checks[f"fastest_is_chosen_{ranks}"] = times[chosen] <= 1.1 * min(times.values())
-    pair, alone = Group(system, [0, 1]), Group(system, [0])
+    pair, single = Group(system, [0, 1]), Group(system, [0])
     die = system.rails[0].die
-    source, target = (put(alone.devices[0], die, numbers(rng, FORM, 1)) for _ in range(2))
-    program = alone.all_reduce([source], [target]).wait()       # one entry, a copy
-    release([alone.devices[0]] * 2, [source, target])
+    source, target = (put(single.devices[0], die, numbers(rng, FORM, 1)) for _ in range(2))
+    copies = single.all_reduce([source], [target], later=True)      # one entry, a copy
+    program = alone(single, copies)
+    release([single.devices[0]] * 2, [source, target])
     one = message(pair, rng, 1)
     outcome.metrics["latency_program_us"] = program / clock * 1e6
     outcome.metrics["latency_message_us"] = (one - program) / clock * 1e6
@@ -91,7 +117,9 @@ def run(options):
         topology = measure_small(system, outcome, rng, cluster.clock_hertz)
         options.step(1, 2, "large")
         count = LARGE_BYTES // 2
-        cycles, good = large(Group(system), count, rng)
+        group = Group(system)
+        large(group, RANKS, rng)    # makes the connections
+        cycles, good = large(group, count, rng)
     options.step(2, 2, "done")
     size = LARGE_BYTES * len(system.rails)
     fraction = busbw_fraction(RANKS, size, cycles, len(nics))

@@ -10,99 +10,117 @@ from host.isa import Format
 from host.outcome import Outcome
 
 RANKS = 3
-COUNT = 20_001
+COUNT = 1 << 18         # elements on each rail
+MANY = 3 << 20          # for frames that are hardly ever lost
 FAULTS = {
     "none": Faults(), "loss_1e-4": Faults(loss=1e-4), "loss_1e-3": Faults(loss=1e-3),
     "loss_1e-2": Faults(loss=1e-2), "duplicates": Faults(duplicate=0.05),
     "reorder": Faults(reorder=0.05, reorder_cycles=2000), "corruption": Faults(corrupt=0.01),
     "all": Faults(loss=1e-2, duplicate=0.02, corrupt=0.01, reorder=0.02),
 }
-FLAP_AFTER, FLAP_CYCLES = 1500, 20_000
+COUNTS = {"loss_1e-4": MANY}
+HAPPENED = {"loss_1e-4": "lost", "loss_1e-3": "lost", "loss_1e-2": "lost",
+            "duplicates": "duplicated", "reorder": "reordered", "corruption": "corrupted",
+            "flap": "link_down", "restart": "restarted", "cut": "link_down"}
+BREAK_AFTER, BREAK_CYCLES = 10_000, 20_000      # of links and switches, within an all-reduce
 WATCHDOG = 2_000_000    # cycles without progress of a program, also of one whose peer is gone
+SHORT = WATCHDOG // 10  # the same where a rank will not come back
 TIMEOUT = 20_000_000
+ENDED = {"cut", "stopped"}      # of these the ranks must say so
 
 
-def attempt(group, rng, between=None):
-    """One all-reduce. Returns "right", "wrong", "hung" or the message of an error, and cycles.
+def attempt(group, rng, between=None, *, count=COUNT, **options):
+    """One all-reduce on each rail. Returns "right", "wrong", "hung" or what an error says; cycles.
 
-    ``between``: called when it has been launched.
+    ``between``: called when it has been launched; ``options`` are those of the collective.
     """
-    die = group.system.rails[0].die
-    x = [numbers(rng, Format.BF16, COUNT) for _ in group.ranks]
-    buffers = [put(d, die, v) for d, v in zip(group.devices, x, strict=True)]
-    handle, cycles = group.all_reduce(buffers, algorithm="ring", watchdog=WATCHDOG), 0
+    rails = [rail.die for rail in group.system.rails]
+    x = [[numbers(rng, Format.BF16, count) for _ in group.ranks] for _ in rails]
+    buffers = [tuple(put(d, die, x[k][r]) for k, die in enumerate(rails))
+               for r, d in enumerate(group.devices)]
+    for device in group.devices:
+        device.synchronize()
+    handles = group.all_reduce(buffers, algorithm="ring", **{"watchdog": WATCHDOG} | options)
     if between:
         between()
-    try:
-        cycles = handle.wait(TIMEOUT)
-    except CollectiveError as error:
-        found = str(error)
-    except DeviceTimeout:
-        return "hung", 0
+    cycles, errors = 0, []
+    for handle in handles:
+        try:
+            cycles = max(cycles, handle.wait(TIMEOUT))
+        except CollectiveError as error:
+            errors.append(str(error))
+        except DeviceTimeout:
+            return "hung", 0
+    if errors:
+        found, cycles = errors[0], 0
     else:
-        want = golden.all_reduce(x, "ring")
-        good = all(same(d, b, want) for d, b in zip(group.devices, buffers, strict=True))
+        wants = [golden.all_reduce(vectors, "ring") for vectors in x]
+        good = all(same(d, own[k], want) for d, own in zip(group.devices, buffers, strict=True)
+                   for k, want in enumerate(wants))
         found = "right" if good else "wrong"
-    release(group.devices, buffers)
+    for device, own in zip(group.devices, buffers, strict=True):
+        release([device] * len(own), own)
     return found, cycles
 
 
-def stopped(group, rng):
-    """A rank that never starts: the others must say so. Its part is not launched."""
-    die = group.system.rails[0].die
-    buffers = [put(d, die, numbers(rng, Format.BF16, COUNT)) for d in group.devices]
-    try:
-        group.all_reduce(buffers, algorithm="ring", watchdog=WATCHDOG // 10,
-                         absent={len(group) - 1}).wait(TIMEOUT)
-    except CollectiveError as error:
-        return str(error)
-    except DeviceTimeout:
-        return "hung"
-    return "wrong"
-
-
 def measure(system, fabric, rng, step=lambda at, name: None):
-    """What came of each fault, and its cycles."""
+    """What came of each fault: by name a result, its cycles, what became of frames meanwhile."""
     group, found = Group(system), {}
     nics = sorted({port.number for rail in system.rails for port in rail.ports})
     places = [(rank, nic) for rank in range(len(system.devices)) for nic in nics]
-    for at, (name, faults) in enumerate(FAULTS.items()):
-        step(at, name)
+    clock = system.devices[0].transport
+
+    def tried(name, *arguments, **options):
+        step(len(found), name)
+        before = fabric.totals()
+        result = attempt(group, rng, *arguments, **options)
+        found[name] = (*result, {k: n - before[k] for k, n in fabric.totals().items()})
+
+    def breaks(**cycles):
+        for nic in nics:
+            fabric.link_down(1, nic, at=clock.cycle + BREAK_AFTER, **cycles)
+
+    for name, faults in FAULTS.items():
         for place in places:
             fabric.set_faults(*place, faults)
-        found[name] = attempt(group, rng)
+        tried(name, count=COUNTS.get(name, COUNT))
     for place in places:
         fabric.set_faults(*place, Faults())
-    step(len(FAULTS), "a link goes down and comes back")
-
-    def flap():
-        for nic in nics:
-            fabric.link_down(1, nic, cycles=FLAP_CYCLES)
-
-    found["flap"] = attempt(group, rng, flap)
-    step(len(FAULTS) + 1, "a rank is stopped")
-    found["stopped"] = stopped(group, rng), 0
-    found["afterwards"] = attempt(group, rng)
+    tried("flap", lambda: breaks(cycles=BREAK_CYCLES))
+    tried("restart", lambda: fabric.restart(fabric.switches[0], at=clock.cycle + BREAK_AFTER,
+                                            cycles=BREAK_CYCLES))
+    tried("cut", breaks, watchdog=SHORT)
+    for nic in nics:
+        fabric.link_up(1, nic)
+    tried("stopped", absent={len(group) - 1}, watchdog=SHORT)
+    tried("afterwards")
     return found
 
 
 def run(options):
-    """On every rank the right bits or a clean error, whatever the network does."""
-    outcome, total = Outcome("faults", options.package), len(FAULTS) + 2
+    """On every rank the right bits or a clean error, whatever the network does.
+
+    A link flaps, a switch restarts, a link is cut for good within an all-reduce; a rank never
+    starts. ``<fault>_frames``: those to which it happened.
+    """
+    outcome, total = Outcome("faults", options.package), len(FAULTS) + 5
     with open_system(options, RANKS, Fabric()) as (cluster, system):
         found = measure(system, cluster.fabric, np.random.default_rng(0),
                         lambda at, name: options.step(at, total, name))
         frames = cluster.fabric.totals()
     options.step(total, total, "done")
-    results = [result for result, _ in found.values()]
-    outcome.metrics = {f"{name}_cycles": cycles for name, (_, cycles) in found.items() if cycles}
+    results = {name: result for name, (result, *_) in found.items()}
+    outcome.metrics = {f"{name}_cycles": cycles for name, (_, cycles, _) in found.items() if cycles}
+    outcome.metrics |= {f"{name}_frames": found[name][2][kind] for name, kind in HAPPENED.items()}
     outcome.metrics |= {f"frames_{name}": frames[name] for name in (
         "lost", "duplicated", "reordered", "corrupted", "link_down")}
-    outcome.checks = {"never_wrong": "wrong" not in results, "never_hangs": "hung" not in results,
-                      "right_without_faults": found["none"][0] == found["afterwards"][0] == "right",
-                      "faults_happened": all(frames[name] for name in (
-                          "lost", "duplicated", "reordered", "corrupted")),
-                      "stopped_rank_is_named": "rank" in found["stopped"][0]}
-    outcome.config = {"ranks": RANKS, "elements": COUNT,
-                      "results": {name: result for name, (result, _) in found.items()}}
+    outcome.checks = {
+        "never_wrong": "wrong" not in results.values(),
+        "never_hangs": "hung" not in results.values(),
+        "right_or_named": all((result == "right") != (name in ENDED) for name, result
+                              in results.items()),
+        "faults_happened": all(found[name][2][kind] for name, kind in HAPPENED.items()),
+        "lost_ranks_are_named": all("rank" in results[name] for name in ENDED)}
+    outcome.config = {"ranks": RANKS, "elements": COUNT, "elements_of_loss_1e-4": MANY,
+                      "results": results}
     return outcome

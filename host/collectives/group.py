@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from host.collectives.plan import plan
 from host.collectives.program import Binding, EngineProgram, Place
 from host.collectives.spans import BLOCK, SCALES
-from host.driver import DEFAULT_TIMEOUT
+from host.driver import DEFAULT_TIMEOUT, STREAMS
 from host.isa import Code, Format
 from host.network_isa import MESSAGE_ENGINE, NETWORK, Status
 
+LONGEST = (1 << 31) - 1  # cycles that a stream waits for another one [cycle]
 WATCHDOG = 1_000_000    # cycles in which no entry of a program ends; this project's choice
 
 
@@ -50,6 +51,7 @@ class Running:
     device: object
     prepared: tuple
     watchdog: int
+    stream: int
     event: object = None
 
 
@@ -58,6 +60,7 @@ class Handle:
 
     def __init__(self, group, what, rail, running):
         self.group, self.what, self.rail, self.running = group, what, rail, running
+        self.fences = []    # waits that came before it
 
     def start(self):
         """Launch what was only prepared, on all ranks; returns this handle."""
@@ -77,6 +80,8 @@ class Handle:
         """
         for r in self.running:
             r.device.run_until(lambda r=r: r.event.done, timeout)
+        for fence in self.fences:
+            fence.wait()        # has ended; an error if it did not wait
         failed = [r for r in self.running if r.event.completion.code]
         # Of several the cause is hardly the one that has only waited.
         failed.sort(key=lambda r: r.event.completion.code == Code.WATCHDOG)
@@ -125,6 +130,8 @@ class Group:
     Buffers are given as a list, one for each rank of the group; for several rails as a list of
     tuples, one buffer for each rail, and there is a collective on each. Collectives are launched on
     every rank in the order in which they are called, all in one stream; nothing is waited for.
+    Those of several rails run beside each other: rail k in the stream k after the group's, which
+    waits for what the group's was given before; what that is given later waits for all rails.
 
     Options of all collectives are those of :func:`host.collectives.plan` for algorithm, lanes,
     pieces and halves, ``order`` (of all ranks, or a list of theirs), ``watchdog``, ``beside``: for
@@ -224,11 +231,32 @@ class Group:
         if not several:
             sources, targets = (None if b is None else [(x,) for x in b]
                                 for b in (sources, targets))
-        handles = []
-        for rail in range(len((targets if sources is None else sources)[0])):
+        handles, rails = [], len((targets if sources is None else sources)[0])
+        streams = [(self.stream + rail) % STREAMS for rail in range(rails)]
+        others = [stream for stream in dict.fromkeys(streams) if stream != self.stream]
+        if options.get("later"):
+            others = []     # it is for the caller to order what is launched later
+        fences = self._order([self.stream] if others else [], others)
+        for rail, stream in enumerate(streams):
             here, there = (None if b is None else [x[rail] for x in b] for b in (sources, targets))
-            handles.append(self._run_rail(kind, here, there, sent, received, options))
+            handles.append(self._run_rail(kind, here, there, sent, received,
+                                          {"stream": stream} | options))
+            handles[-1].fences = fences
+        self._order(others, [self.stream])
         return handles if several else handles[0]
+
+    def _order(self, before, after):
+        """What some streams are given from now on waits for all that others were given.
+
+        Returns the events of the waits.
+        """
+        waits = []
+        for device in self.devices if before else ():
+            for stream in before:
+                event = self.system.end_of(device, stream)
+                device.record(event, stream)
+                waits += [device.wait(event, other, watchdog=LONGEST) for other in after]
+        return waits
 
     def _run_rail(self, kind, sources, targets, sent, received, options):
         n, in_place = len(self), sources is None or targets is None
@@ -285,6 +313,7 @@ class Group:
         watchdog, absent = options.pop("watchdog", self.watchdog), options.pop("absent", ())
         beside = options.pop("beside", [{}] * len(self))
         later, orders = options.pop("later", False), options.pop("order", None)
+        stream = options.pop("stream", self.stream)
         if not isinstance(orders, list):
             orders = [orders] * len(self)
         plans = [plan(own_kind, count=count, format=form, ranks=len(self), rank=rank,
@@ -302,7 +331,8 @@ class Group:
                              f"on dies {sorted({b.address >> 44 for b in buffers})}")
         (rail,) = rails
         bells = self.system.connect([(self.ranks[made.rank], self.ranks[peer], lane)
-                                     for made in plans for peer, lane in made.queue_pairs], rail)
+                                     for made in plans for peer, lane in made.queue_pairs], rail,
+                                    stream=stream)
         die, running = self.system.rails[rail].die, []
         with ExitStack() as doorbells:      # rung one after another: no rank is far ahead
             for device in self.devices:
@@ -310,12 +340,12 @@ class Group:
             for (rank, _, source, target, _), made in zip(ranks, plans, strict=True):
                 if made.lanes and rank not in absent:
                     running.append(self._prepare(rank, made, {"input": source, "output": target},
-                                                 bells, die, watchdog, beside[rank]))
+                                                 bells, die, watchdog, beside[rank], stream))
                     if not later:
                         self.launch(running[-1])
         return Handle(self, kind, rail, running)
 
-    def _prepare(self, rank, made, buffers, bells, die, watchdog, beside=None):
+    def _prepare(self, rank, made, buffers, bells, die, watchdog, beside, stream):
         system, whole = self.system, self.ranks[rank]
         device = system.devices[whole]
         places = {}
@@ -330,13 +360,13 @@ class Group:
             (peer, lane): bells[whole, self.ranks[peer], lane]
             for peer, lane in made.queue_pairs}).entries()
         programs = {**(beside or {}), device.configuration.pes: EngineProgram(entries)}
-        prepared = device.prepare(die, programs, stream=self.stream)
-        return Running(rank, made, staging, device, prepared, watchdog)
+        prepared = device.prepare(die, programs, stream=stream)
+        return Running(rank, made, staging, device, prepared, watchdog, stream)
 
     def launch(self, running):
         """Start what a rank has prepared; returns its event."""
         system, whole = self.system, self.ranks[running.rank]
-        running.event = event = running.device.start(running.prepared, stream=self.stream,
+        running.event = event = running.device.start(running.prepared, stream=running.stream,
                                                      watchdog=running.watchdog)
         system.under_way[whole] += 1
         event.finish.append(lambda: system.under_way.subtract([whole]))

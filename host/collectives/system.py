@@ -90,7 +90,7 @@ class System:
     def __init__(self, devices, rails=(Rail(),), *, queue_pairs=16, transport=None):
         self.devices, self.rails, self.queue_pairs = list(devices), list(rails), queue_pairs
         self.transport = transport or Transport()
-        self.connections, self.free = {}, {}
+        self.connections, self.free, self.ends, self.resets = {}, {}, {}, []
         self.under_way = Counter()
         for rank, device in enumerate(self.devices):
             for rail in self.rails:
@@ -100,8 +100,8 @@ class System:
         for device in self.devices:
             device.synchronize()
 
-    def _write(self, device, at, made):
-        return device.write(at, np.frombuffer(made.tobytes(), np.uint8))
+    def _write(self, device, at, made, stream=0):
+        return device.write(at, np.frombuffer(made.tobytes(), np.uint8), stream=stream)
 
     def _set_up_nic(self, device, rank, rail, port):
         """Give a NIC its address, and the memory of the rail's die, for its own requests alone."""
@@ -116,6 +116,12 @@ class System:
             self._write(device, window + NIC_REGIONS + LINE * number,
                         line(REGION, key=KEY + number, domain=DOMAIN, base=at, length=size))
 
+    def end_of(self, device, stream):
+        """The event that marks the end of a stream, for streams that wait for it."""
+        if (device, stream) not in self.ends:
+            self.ends[device, stream] = device.event()
+        return self.ends[device, stream]
+
     def key(self, at):
         """Key of the region that holds an address: the SRAM or the HBM of its die."""
         return KEY + 2 * (at >> 44) + (at >> 40 & 15)
@@ -128,10 +134,10 @@ class System:
         raise ValueError(f"Die {at >> 44} has no message engine: buffers must be on die "
                          f"{', '.join(str(r.die) for r in self.rails)}, not at {at:#x}")
 
-    def connect(self, needed, rail):
+    def connect(self, needed, rail, *, stream=0):
         """Doorbells of queue pairs, by (rank, peer, lane); those that are missing are made.
 
-        Waits only for the writes that make them.
+        Waits only for the writes that make them, in ``stream``.
 
         ``needed``: such triples, both ways. If a NIC has no more, and nothing is under way,
         connections that are not needed are given up. :exc:`RuntimeError` if that does not help.
@@ -142,7 +148,7 @@ class System:
         kept, written = {(*key, rail) for key in needed}, []
         for rank, peer, lane in needed:
             if (rank, peer, lane, rail) not in self.connections:
-                written += self._connect(rank, peer, lane, rail, kept)
+                written += self._connect(rank, peer, lane, rail, kept, stream)
         for event in written:       # of both ends, before one of them sends
             event.wait()
         return {key: self.connections[*key, rail][1] for key in needed}
@@ -151,10 +157,12 @@ class System:
         ports = self.rails[rail].ports
         return ports[lane % len(ports)]
 
-    def _connect(self, rank, peer, lane, rail, kept):
+    def _connect(self, rank, peer, lane, rail, kept, stream):
         port = self._port(rail, lane)
         ends = [(rank, peer), (peer, rank)]
         numbers, written = [self._take(end, port, kept) for end, _ in ends], []
+        while self.resets:      # perhaps in another stream
+            self.resets.pop().wait()
         for (end, other), mine, theirs in zip(ends, numbers, numbers[::-1], strict=True):
             window = nic_window(self.rails[rail].die, port.link, port.nic)
             written.append(self._context(end, rail, lane, mine, line(
@@ -162,14 +170,15 @@ class System:
                 peer_mac=mac_address(other, port.number),
                 completions=completion_port(self.rails[rail].die),
                 timeout_log2=self.transport.timeout_log2, tries=self.transport.tries,
-                window=self.transport.window)))
+                window=self.transport.window), stream))
             self.connections[end, other, lane, rail] = mine, doorbells(window, mine)
         return written
 
-    def _context(self, rank, rail, lane, number, made):
+    def _context(self, rank, rail, lane, number, made, stream=0):
         port = self._port(rail, lane)
         window = nic_window(self.rails[rail].die, port.link, port.nic)
-        return self._write(self.devices[rank], window + NIC_QUEUE_PAIRS + LINE * number, made)
+        return self._write(self.devices[rank], window + NIC_QUEUE_PAIRS + LINE * number, made,
+                           stream)
 
     def _take(self, rank, port, kept):
         """A free queue pair of a NIC; gives up the connection that was used longest ago."""
@@ -187,7 +196,8 @@ class System:
         """Reset a connection at both ends, and give their queue pairs back."""
         for end, other in ((rank, peer), (peer, rank)):
             number, _ = self.connections.pop((end, other, lane, rail))
-            self._context(end, rail, lane, number, line(QUEUE_PAIR, state=QpState.RESET))
+            self.resets.append(self._context(end, rail, lane, number,
+                                             line(QUEUE_PAIR, state=QpState.RESET)))
             self.free[end, self._port(rail, lane).number].append(number)
 
     def forget(self, rail, ranks):

@@ -103,6 +103,17 @@ def test_functions_with_more_arguments_are_declared():
     assert together.step_of_several([function]) is None
 
 
+def test_tables_of_constants_are_declared():
+    table = "Vmodel__ConstPool__TABLE_h0123abcd_0"
+    function = ("void Vmodel___024root___eval_nba(Vmodel___024root* vlSelf) {\n    // Body\n"
+                "    if ((1ULL & vlSelfRef.__VnbaTriggered[0U])) {\n"
+                f"        vlSelfRef.a = {table}[vlSelfRef.b];\n    }}\n}}\n")
+    declaration = f"extern const VlUnpacked<VlWide<16>/*511:0*/, 16> {table};\n"
+    text = together.step_of_several([declaration + function, declaration])
+    assert text.count(declaration) == 1 and text.index(declaration) < text.index(f"{table}[")
+    assert together.step_of_several([function]) is None
+
+
 def test_a_local_variable_is_of_one_piece(monkeypatch):
     monkeypatch.setattr(together, "PIECE", 1)
     guard = "    if ((1ULL & vlSelfRef.__VnbaTriggered[0U])) {{\n        {}\n    }}\n"

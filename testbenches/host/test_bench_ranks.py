@@ -29,6 +29,19 @@ class Cables:
     def link_down(self, *order, **when):
         self.orders.append((*order, when))
 
+    def link_up(self, *order):
+        self.orders.append(order)
+
+    def restart(self, *order, **when):
+        self.orders.append((*order, when))
+
+    @property
+    def switches(self):
+        return ["one"]
+
+    def totals(self):
+        return {"lost": len(self.orders)}
+
 
 def test_stations_are_those_of_the_fabric():
     for rank, nic in ((0, 0), (3, 1), (71, 5), (300, 11)):
@@ -72,24 +85,39 @@ def test_all_reduce_on_all_rails(monkeypatch):
     assert allreduce.busbw_fraction(8, 65536, cycles, 1) == pytest.approx(1)
 
 
-def test_faults_end_with_right_bits_or_an_error():
+def test_faults_end_with_right_bits_or_an_error(monkeypatch):
+    monkeypatch.setattr(faults, "COUNT", 2001)
+    monkeypatch.setattr(faults, "COUNTS", {})
     world, made = systems(3)
     cables_of = Cables()
     found = faults.measure(made, cables_of, np.random.default_rng(2))
-    assert all(result == "right" for name, (result, _) in found.items() if name != "stopped")
+    assert all(result == "right" for name, (result, *_) in found.items() if name != "stopped")
     assert "WATCHDOG" in found["stopped"][0] and "rank 2" in found["stopped"][0]
-    assert len(cables_of.orders) == (len(faults.FAULTS) + 1) * 6 + 2
+    assert len(cables_of.orders) == (len(faults.FAULTS) + 1) * 6 + 2 * 3 + 1
+    assert found["flap"][2]["lost"] == 2        # orders that were given meanwhile
     group = Group(made)
     world.stopped.add(1)
-    assert "WATCHDOG" in faults.attempt(group, np.random.default_rng(3))[0]
+    assert "WATCHDOG" in faults.attempt(group, np.random.default_rng(3), count=2001)[0]
+
+
+def test_a_wrong_sum_is_found(monkeypatch):
+    _, made = systems(3)
+    monkeypatch.setattr(golden, "all_reduce", lambda x, algorithm: x[0])
+    assert faults.attempt(Group(made), np.random.default_rng(3), count=100)[0] == "wrong"
 
 
 def test_products_run_beside_an_all_reduce(monkeypatch):
-    monkeypatch.setattr(overlap, "SIDE", 64)
-    monkeypatch.setattr(overlap, "DEPTH", 128)
+    for name, value in (("ROWS", 32), ("COLUMNS", 96), ("DEPTH", 128), ("REDUCED_BYTES", 2048)):
+        monkeypatch.setattr(overlap, name, value)
     _, made = systems(2)
-    alone, beside, reduce = overlap.measure(made, np.random.default_rng(4), reduced=2048)
-    assert len(alone) == len(beside) == 2 and reduce > 0
+    rng = np.random.default_rng(4)
+    group = Group(made, stream=1)
+    product = overlap.Product(group.devices, 0, rng)
+    for first in (True, False):
+        cycles, reduced, good = overlap.beside(product, group, rng, reduce_first=first,
+                                               together=False)
+        assert good and len(cycles) == 2 and reduced > 0
+    assert not product.right()      # it was overwritten
 
 
 def test_buffers_are_compared():

@@ -190,7 +190,7 @@ def launch_all(group, plans, buffers):
     pairs |= {(peer, rank, lane) for rank, peer, lane in pairs}
     bells = group.system.connect(sorted(pairs), 0)
     return Handle(group, "all_reduce", 0, [
-        group._prepare(made.rank, made, {"output": b}, bells, 0, 1000)
+        group._prepare(made.rank, made, {"output": b}, bells, 0, 1000, {}, 0)
         for made, b in zip(plans, buffers, strict=True)]).start()
 
 

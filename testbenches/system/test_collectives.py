@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 
 from cosim.fabric import Faults
+from cosim.golden import collectives as golden
 from host.bench.allreduce import large
 from host.bench.collectives import exercise, exercise_runs
-from host.bench.ranks import open_system
+from host.bench.ranks import numbers, open_system, put, same
 from host.collectives import ALGORITHMS, CollectiveError, Group
 from host.isa import Format
 from host.outcome import Options
@@ -51,6 +52,28 @@ def test_every_rail_at_once_also_while_the_network_fails(several):
         cluster.fabric.set_faults(*place, Faults())
     totals = cluster.fabric.totals()
     assert good and slow > quiet and totals["lost"] and totals["corrupted"]
+
+
+def test_rails_run_beside_each_other_and_the_stream_goes_on_after_both(several):
+    """Together they take hardly longer than one; what follows in the stream sees all sums."""
+    system = several[1]
+    group, rng = Group(system), np.random.default_rng(4)
+    clock, dies = group.devices[0].transport, [rail.die for rail in system.rails]
+    x = [[numbers(rng, Format.BF16, 30_000) for _ in group.ranks] for _ in dies]
+    buffers = [tuple(put(d, die, x[k][r]) for k, die in enumerate(dies))
+               for r, d in enumerate(group.devices)]
+    took = []
+    for rails in (1, 1, 2):     # the first makes connections
+        for device in group.devices:
+            device.synchronize()
+        start, given = clock.cycle, [own[:rails] for own in buffers]
+        handles = group.all_reduce(given, algorithm="ring")
+        x[:rails] = [[golden.all_reduce(v, "ring")] * RANKS for v in x[:rails]]
+        assert all(same(d, own[k], v[r]) for k, v in enumerate(x)     # nothing was waited for
+                   for r, (d, own) in enumerate(zip(group.devices, buffers, strict=True)))
+        took.append(max(handle.wait() for handle in handles))
+        assert took[-1] <= clock.cycle - start
+    assert took[2] < 1.2 * took[1]
 
 
 def test_a_rank_that_does_not_come_is_named_and_others_go_on(several):
