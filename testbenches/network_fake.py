@@ -117,7 +117,7 @@ class Package(FakePackage):
             raise AssertionError(f"nobody writes {at:#x}")
 
     def run_until_interrupt(self, cycles):
-        """Run all that was submitted; what another one asks for with 0 cycles ends at a collective."""
+        """Run all that was submitted; with 0 cycles, asked by another one, up to a collective."""
         if self.inside:
             return
         self.inside, self.one = True, cycles == 0

@@ -63,7 +63,8 @@ def load(program, tensor, chunk, elements, scales, *, first, rows, group=Group.A
     else:
         program.dma_in(use(elements, wait=count, release=count), tensor.row(first) + at,
                        rows=rows, row_bytes=panel.row_lines * LINE,
-                       remote_stride=tensor.row_bytes, local_stride=panel.row_lines * LINE, group=group)
+                       remote_stride=tensor.row_bytes, local_stride=panel.row_lines * LINE,
+                       group=group)
     if not tensor.format.is_mx:
         return
     count = panel.scale_lines(rows)
