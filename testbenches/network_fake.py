@@ -29,6 +29,7 @@ class World:
 
     def __init__(self, ranks, *, seed=0, configuration=CONFIGURATION):
         self.model = MessageSystem(seed=seed, frame_bytes=512)
+        self.scale_out = {}
         self.contexts, self.macs, self.reports, self.joined = {}, {}, {}, {}
         self.stopped = set()
         self.packages = [Package(self, rank, configuration) for rank in range(ranks)]
@@ -105,6 +106,8 @@ class Package(FakePackage):
         line = np.asarray(data, np.uint8).copy()
         if offset == 0:
             self.world.macs[node.name, window] = int(line[:8].view("<u8")[0])
+        elif offset == LINE:
+            self.world.scale_out[node.name, window] = int(line[:8].view("<u8")[0])
         elif NIC_REGIONS <= offset < NIC_SEND:
             made = line.view(REGION)[0]
             assert made["key"] & 63 == (offset - NIC_REGIONS) // LINE

@@ -76,6 +76,9 @@ class Transport:
 class System:
     """Ranks: a driver each, and how their NICs are reached. All ranks are of this process.
 
+    Collectives use the NICs that are for scale-up. Those for scale-out get an address and memory,
+    and no queue pairs: these are for whoever connects racks.
+
     Parameters
     ----------
     devices : list of host.driver.Device
@@ -85,13 +88,24 @@ class System:
     queue_pairs : int
         Of a NIC.
     transport : Transport
+    scale_out : set of int
+        Numbers of the NICs of a package that are for scale-out. :exc:`ValueError` if a package has
+        no such NIC, or a rail no other one.
     """
 
-    def __init__(self, devices, rails=(Rail(),), *, queue_pairs=16, transport=None):
+    def __init__(self, devices, rails=(Rail(),), *, queue_pairs=16, transport=None, scale_out=()):
         self.devices, self.rails, self.queue_pairs = list(devices), list(rails), queue_pairs
         self.transport = transport or Transport()
         self.connections, self.free, self.ends, self.resets = {}, {}, {}, []
-        self.under_way = Counter()
+        self.under_way, self.scale_out = Counter(), set(scale_out)
+        there = {port.number for rail in self.rails for port in rail.ports}
+        if not self.scale_out <= there:
+            raise ValueError(f"NICs for scale-out must be among {sorted(there)}, not "
+                             f"{sorted(self.scale_out - there)}")
+        for number, rail in enumerate(self.rails):
+            if not self._scale_up(rail):
+                raise ValueError(f"Rail {number} needs a NIC for scale-up beside "
+                                 f"{sorted(self.scale_out)}")
         for rank, device in enumerate(self.devices):
             for rail in self.rails:
                 for port in rail.ports:
@@ -106,9 +120,10 @@ class System:
     def _set_up_nic(self, device, rank, rail, port):
         """Give a NIC its address, and the memory of the rail's die, for its own requests alone."""
         window = nic_window(rail.die, port.link, port.nic)
-        own = np.zeros(LINE // 8, "<u8")
-        own[0] = mac_address(rank, port.number)
-        self._write(device, window, own)
+        own = np.zeros((2, LINE // 8), "<u8")
+        own[:, 0] = mac_address(rank, port.number), port.number in self.scale_out
+        for number, words in enumerate(own):
+            self._write(device, window + LINE * number, words)
         c = device.configuration
         for region, size in ((Region.SRAM, c.sram_bytes), (Region.HBM, c.hbm_bytes)):
             at = address(rail.die, region)
@@ -153,8 +168,11 @@ class System:
             event.wait()
         return {key: self.connections[*key, rail][1] for key in needed}
 
+    def _scale_up(self, rail):
+        return [port for port in rail.ports if port.number not in self.scale_out]
+
     def _port(self, rail, lane):
-        ports = self.rails[rail].ports
+        ports = self._scale_up(self.rails[rail])
         return ports[lane % len(ports)]
 
     def _connect(self, rank, peer, lane, rail, kept, stream):

@@ -4,8 +4,12 @@ import pytest
 
 from cosim.cluster import Cluster
 from cosim.fabric import Fabric, Faults, mac_address
+from host.collectives.program import EngineProgram
 from host.driver import Device
-from host.isa import LINE, Region, address
+from host.isa import LINE, Op, Region, address
+from host.network_isa import ENTRY, Compare, EngineKind
+from host.network_isa import line as entry
+from host.program import Program, use
 from rtl.net.interfaces import (
     Opcode,
     QpState,
@@ -122,3 +126,72 @@ def test_a_wrong_key_reaches_the_sender():
         ranks[0].write(ranks[1], KEY + 0x100)
         assert ranks[0].status() == Status.REMOTE_PROTECTION
         np.testing.assert_array_equal(ranks[1].received(), before)
+
+
+FLAG = 0x1234_5678
+
+
+def write_from_a_pe(rank, peer, flag, source):
+    """A program: bring data from ``source`` to where the NIC reads, write them and a flag."""
+    lines, device = -(-COUNT // LINE), rank.device
+    value = device.alloc(0, LINE, Region.HBM)
+    device.write(value, np.full(16, FLAG, "<u4"))
+    requests = [line(work_layout(), opcode=Opcode.WRITE, cookie=n, length=length, local=local,
+                     remote=remote, local_key=KEY, remote_key=KEY)
+                for n, (length, local, remote) in enumerate((
+                    (COUNT, rank.source, peer.target), (4, value, flag)))]
+    bells = device.alloc(0, LINE * len(requests))
+    device.write(bells, np.concatenate(requests))
+    program = Program(local_lines=256)
+    data, request = program.buffer(64), program.buffer(1)
+    for at in range(0, lines, 32):
+        count = min(32, lines - at)
+        program.dma_in(use(data, wait=count, release=count), source + at * LINE,
+                       row_bytes=count * LINE)
+        program.dma_out(use(data, wait=count, release=count), rank.source + at * LINE,
+                        row_bytes=count * LINE)
+    for number in range(len(requests)):
+        program.add(Op.FENCE)       # all before is in memory
+        program.dma_in(use(request, wait=1, release=1), bells + number * LINE, row_bytes=LINE)
+        program.dma_out(use(request, wait=1, release=1), rank.window + DOORBELL, row_bytes=LINE)
+    return program
+
+
+def wait_in_a_pe(rank, flag, target):
+    """Programs of a PE and of the engine: once the flag has come, bring the data to ``target``."""
+    program = Program(local_lines=256)
+    data, lines = program.buffer(64), -(-COUNT // LINE)
+    program.add(Op.BARRIER)
+    for at in range(0, lines, 32):
+        count = min(32, lines - at)
+        program.dma_in(use(data, wait=count, release=count), rank.target + at * LINE,
+                       row_bytes=count * LINE)
+        program.dma_out(use(data, wait=count, release=count), target + at * LINE,
+                        row_bytes=count * LINE)
+    waits = np.array([entry(ENTRY, kind=EngineKind.WAIT, local=flag, immediate=FLAG,
+                            local_key=0xFFFF_FFFF, compare=Compare.EQUAL, fence=1),
+                      entry(ENTRY, kind=EngineKind.ARRIVE)])
+    return {0: program, rank.device.configuration.pes: EngineProgram([waits])}
+
+
+def test_pes_start_one_sided_writes_and_wait_for_them():
+    """No host between: a PE of one package rings the doorbell, a PE of the other goes on."""
+    with Cluster([NETWORKED] * 2, fabric=FABRIC) as cluster:
+        ranks = [Rank(cluster, rank) for rank in range(2)]
+        here, there = ranks[0].device, ranks[1].device
+        flag, result = (there.alloc(0, size, Region.HBM) for size in (LINE, COUNT + LINE))
+        content = pattern(COUNT, 5)
+        source = here.alloc(0, COUNT + LINE, Region.HBM)
+        here.write(source, np.pad(content, (0, LINE)))
+        there.write(flag, np.zeros(LINE, np.uint8))
+        sends = here.prepare(0, {0: write_from_a_pe(ranks[0], ranks[1], flag, source)})
+        waits = there.prepare(0, wait_in_a_pe(ranks[1], flag, result))
+        for rank in ranks:
+            rank.device.synchronize()
+        event = there.start(waits)
+        there.transport.run_until_interrupt(10_000)
+        there.run_until(lambda: True, 1)
+        assert not event.done       # nobody has rung yet
+        here.start(sends).wait()
+        event.wait()
+        np.testing.assert_array_equal(there.read(result, COUNT), content)

@@ -315,3 +315,24 @@ def test_a_program_of_a_message_engine_lies_beside_those_of_pes():
     header = block[3].view("<u8")
     assert header[0] == 1 and header[1] == (base + 4 * LINE | len(entries[0]) << 48)
     assert block[4:].tobytes() == entries[0].tobytes()
+
+
+def test_nics_for_scale_out_are_left_to_others():
+    made = World(2)
+    rail = Rail(0, tuple(Port(0, nic, nic) for nic in range(3)))
+    system = System(made.devices, [rail], scale_out={1})
+    group, rng = Group(system), np.random.default_rng(8)
+    x = [random_vector(rng, Format.BF16, 5000) for _ in made.devices]
+    buffers = [put(d, v) for d, v in zip(made.devices, x, strict=True)]
+    group.all_reduce(buffers, algorithm="ring", lanes=4).wait()
+    for device, buffer in zip(made.devices, buffers, strict=True):
+        check(device, buffer, golden.all_reduce(x, "ring"))
+    assert sorted(made.scale_out.values()) == [0, 0, 0, 0, 1, 1]
+    assert {system._port(0, lane).number for lane in range(4)} == {0, 2}
+
+
+@pytest.mark.parametrize("scale_out, words", [({0}, "Rail 0 needs a NIC for scale-up"),
+                                              ({5}, r"must be among \[0\], not \[5\]")])
+def test_a_rail_needs_a_nic_for_scale_up(scale_out, words):
+    with pytest.raises(ValueError, match=words):
+        System(World(1).devices, scale_out=scale_out)
