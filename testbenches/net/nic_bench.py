@@ -68,7 +68,7 @@ class Side:
         self.memory[COMPLETIONS:] = bytes(MEMORY_BYTES - COMPLETIONS)
         self.completed = [0] * QPS
         self.accesses, self.offered, self.answers = deque(), None, []
-        self.waiting = []                   # answers of memory: (cycle, bits)
+        self.waiting = []       # answers of memory: (cycle, bits, what is stored then)
         self.beats, self.sent = [], deque()  # of the frame that comes out; whole frames
         self.arriving = deque()             # beats to the NIC: (data, last)
         self.latency, self.stalls = (5, 40), 0.0
@@ -83,21 +83,27 @@ class Side:
     def _serve(self, payload, cycle):
         """Memory does an access; its answer comes later."""
         request = pe.request_layout().from_bits(payload)
-        address, error, data = request.address, AccessError.NONE, 0
+        address, error, data, stored = request.address, AccessError.NONE, 0, None
         if address >= HOLE:
             error = AccessError.ADDRESS
         elif address >= POISON:
             error = AccessError.POISON
         elif request.write:
-            line, mask = request.data.to_bytes(64, "little"), request.mask
-            for n in range(64):
-                if mask >> n & 1:
-                    self.memory[address + n] = line[n]
+            stored = address, request.data.to_bytes(64, "little"), request.mask
         else:
             data = int.from_bytes(self.memory[address:address + 64], "little")
         answer = bits(pe.response_layout(), tag=request.tag, write=request.write, error=error,
                       data=data)
-        self.waiting.append((cycle + random.randint(*self.latency), answer))
+        self.waiting.append((cycle + random.randint(*self.latency), answer, stored))
+
+    def _store(self, stored):
+        """A write is done when it is answered."""
+        if stored is None:
+            return
+        address, line, mask = stored
+        for n in range(64):
+            if mask >> n & 1:
+                self.memory[address + n] = line[n]
 
     def edge(self, cycle):
         """Look at what this edge of the clock sampled."""
@@ -125,6 +131,7 @@ class Side:
             chosen = random.choice(due)
             self.waiting.remove(chosen)
             p["response__payload"].value = chosen[1]
+            self._store(chosen[2])
         p["response__valid"].value = bool(due)
         if self.offered is None and self.accesses:
             self.offered = self.accesses.popleft()

@@ -33,6 +33,28 @@ async def a_send_fills_a_receive(dut, length):
     await bench.sleep()
 
 
+@cocotb.test()
+@cocotb.parametrize(opcode=[Opcode.READ, Opcode.SEND, Opcode.WRITE], late=[4, 200])
+async def a_completion_comes_after_the_last_byte(dut, opcode, late):
+    """Several frames; memory may be slow to write."""
+    bench = Bench(dut)
+    await bench.start()
+    length, to, start = 9001, 0x8003, 0x107
+    for side in bench.sides:
+        side.latency = (1, late)
+    source, target = bench.sides[::-1] if opcode == Opcode.READ else bench.sides
+    wanted = bytes(source.memory[start:start + length])
+    if opcode == Opcode.SEND:
+        bench.post(1, Opcode.RECV, length=length, local=to)
+        await bench.rest(100)
+    local, remote = (to, start) if opcode == Opcode.READ else (start, to)
+    bench.post(0, opcode, length=length, local=local, remote=remote)
+    for counts in ((0, 1), (1, 0)) if opcode == Opcode.SEND else ((1, 0),):
+        await bench.completions(counts)
+        assert bytes(target.memory[to:to + length]) == wanted
+    await bench.sleep()
+
+
 async def traffic(bench, rng, count):
     """Random requests of both sides at once; every byte of both memories is checked."""
     # Of each memory one half is read from, the other written, each place once.
