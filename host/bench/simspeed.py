@@ -6,13 +6,13 @@ from host.driver import Device
 from host.outcome import Outcome
 from host.transport import open_package, yardstick
 
-ROUNDS = 10
+ROUNDS = 20
 
 
 def run(options):
     """Useful MACs a second on ``gemm``, divided by the yardstick's cycles a second.
 
-    Both are timed in turn, the package being there, and the best of ten rounds counts for each: a
+    Both are timed in turn, the package being there, and the best of twenty rounds counts for each: a
     machine that is busy with something else for a while, such as after a build, delays both. Only
     the seconds in which the simulation runs count, and only those of the product itself.
     """
