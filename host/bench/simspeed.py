@@ -12,8 +12,8 @@ ROUNDS = 20
 def run(options):
     """Useful MACs a second on ``gemm``, divided by the yardstick's cycles a second.
 
-    Both are timed in turn, the package being there, and the best of twenty rounds counts for each: a
-    machine that is busy with something else for a while, such as after a build, delays both. Only
+    Both are timed in turn, the package being there, and the best of twenty rounds counts for each:
+    a machine that is busy with something else for a while, such as after a build, delays both. Only
     the seconds in which the simulation runs count, and only those of the product itself.
     """
     job = gemm.Job()
