@@ -38,7 +38,7 @@ BadPes = Annotated[list[str] | None, typer.Option(
     "--bad-pe", help="DIE:ROW:COLUMN of a PE that does not work; the spare of its column is used")]
 
 
-def Layer(text, *names):
+def layer_option(text, *names):
     """Option of a layer that is split over packages."""
     return Annotated[int | None, typer.Option(*names, help=f"tp: {text}")]
 
@@ -179,13 +179,13 @@ def run(job: Annotated[str, typer.Argument(help=" or ".join(JOBS))],
         trace: Annotated[Path | None, typer.Option(help="write a Perfetto trace")] = None,
         bad_pe: BadPes = None, threads: Threads = 2, processes: Processes = 0,
         json: Json = None,
-        ranks: Layer("packages that a layer is split over, 2 to 8; default 8") = None,
-        count: Layer("sentences of its input", "--sentences") = None,
-        tokens: Layer("tokens of each sentence") = None,
-        width: Layer("width of a token") = None,
-        heads: Layer("heads of its attention") = None,
-        inner: Layer("width inside its feed-forward network") = None,
-        pieces: Layer("pieces that the tokens of a die are cut into") = None,
+        ranks: layer_option("packages that a layer is split over, 2 to 8; default 8") = None,
+        count: layer_option("sentences of its input", "--sentences") = None,
+        tokens: layer_option("tokens of each sentence") = None,
+        width: layer_option("width of a token") = None,
+        heads: layer_option("heads of its attention") = None,
+        inner: layer_option("width inside its feed-forward network") = None,
+        pieces: layer_option("pieces that the tokens of a die are cut into") = None,
         sums: Annotated[str | None, typer.Option(
             help="tp: partial sums, bf16 or fp32; default bf16")] = None):
     """Run a job on co-simulated packages.
@@ -241,7 +241,7 @@ def tensor_parallel(layer, weights, out, json, package, threads, processes, **mo
     given = {name: value for name, value in layer.items() if value is not None}
     with progress() as callback:
         result = tp.job(options(package, threads, processes, callback, **more),
-                        tp.made(package, weights, **given))
+                        tp.job_of(package, weights, **given))
     if json != "-":
         report_parallel.print_parallel(result, console)
     if out is not None:

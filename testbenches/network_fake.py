@@ -73,10 +73,6 @@ class World:
         return self.reports.pop(node.name)
 
 
-class CollectiveEnded(Exception):
-    """A package that was to run one collective has done so."""
-
-
 class Package(FakePackage):
     """A package with a message engine, bit ``pes``; PEs of the same packet run before it."""
 
@@ -120,14 +116,11 @@ class Package(FakePackage):
             raise AssertionError(f"nobody writes {at:#x}")
 
     def run_until_interrupt(self, cycles):
-        """Run all that was submitted; with 0 cycles, asked by another one, up to a collective."""
         if self.inside:
             return
-        self.inside, self.one = True, cycles == 0
+        self.inside = True
         try:
             super().run_until_interrupt(cycles)
-        except CollectiveEnded:
-            pass
         finally:
             self.inside = False
 
@@ -168,7 +161,3 @@ class Package(FakePackage):
         words = self.host_memory[at:at + 32].view("<u4")
         if launch and words[0] >> 16 & 255:
             words[1] = words[1] & 0xFFF0_0000 | MESSAGE_ENGINE << 16 | self.tag
-        engine = launch and (w[8] >> 16 | w[10] << 16 | w[11] << 48) >> self.configuration.pes & 1
-        if engine and self.one:
-            self.head = (self.head + 1) % (1 << self.registers["submission_size"])
-            raise CollectiveEnded

@@ -2,7 +2,7 @@
 import numpy as np
 
 from cosim.golden import collectives as golden
-from host.bench.ranks import LINK_BYTES, numbers, open_system, put, release, same
+from host.bench.ranks import LINK_BYTES, Summands, numbers, open_system, put, release, same
 from host.collectives import ALGORITHMS, Group, Topology, choose, table
 from host.isa import Format
 from host.outcome import Outcome
@@ -39,16 +39,11 @@ def alone(group, handle):
 
 def large(group, count, rng, **options):
     """All-reduce of ``count`` elements on each rail at once; cycles, and whether bits are right."""
-    rails = [rail.die for rail in group.system.rails]
-    x = [[numbers(rng, FORM, count) for _ in group.ranks] for _ in rails]
-    buffers = [tuple(put(device, die, x[k][r]) for k, die in enumerate(rails))
-               for r, device in enumerate(group.devices)]
-    handles = group.all_reduce(buffers, algorithm="ring", later=True, **options)
+    parts = Summands(group, FORM, count, rng)
+    handles = group.all_reduce(parts.buffers, algorithm="ring", later=True, **options)
     cycles = together(group, handles)
-    good = all(same(device, buffers[r][k], golden.all_reduce(x[k], "ring"))
-               for r, device in enumerate(group.devices) for k in range(len(rails)))
-    for device, own in zip(group.devices, buffers, strict=True):
-        release([device] * len(own), own)
+    good = parts.summed("ring")
+    parts.release()
     return cycles, good
 
 

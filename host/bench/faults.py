@@ -2,8 +2,7 @@
 import numpy as np
 
 from cosim.fabric import Fabric, Faults
-from cosim.golden import collectives as golden
-from host.bench.ranks import numbers, open_system, put, release, same
+from host.bench.ranks import Summands, open_system
 from host.collectives import CollectiveError, Group
 from host.driver import DeviceTimeout
 from host.isa import Format
@@ -34,13 +33,10 @@ def attempt(group, rng, between=None, *, count=COUNT, **options):
 
     ``between``: called when it has been launched; ``options`` are those of the collective.
     """
-    rails = [rail.die for rail in group.system.rails]
-    x = [[numbers(rng, Format.BF16, count) for _ in group.ranks] for _ in rails]
-    buffers = [tuple(put(d, die, x[k][r]) for k, die in enumerate(rails))
-               for r, d in enumerate(group.devices)]
+    parts = Summands(group, Format.BF16, count, rng)
     for device in group.devices:
         device.synchronize()
-    handles = group.all_reduce(buffers, algorithm="ring", **{"watchdog": WATCHDOG} | options)
+    handles = group.all_reduce(parts.buffers, algorithm="ring", **{"watchdog": WATCHDOG} | options)
     if between:
         between()
     cycles, errors = 0, []
@@ -54,12 +50,8 @@ def attempt(group, rng, between=None, *, count=COUNT, **options):
     if errors:
         found, cycles = errors[0], 0
     else:
-        wants = [golden.all_reduce(vectors, "ring") for vectors in x]
-        good = all(same(d, own[k], want) for d, own in zip(group.devices, buffers, strict=True)
-                   for k, want in enumerate(wants))
-        found = "right" if good else "wrong"
-    for device, own in zip(group.devices, buffers, strict=True):
-        release([device] * len(own), own)
+        found = "right" if parts.summed("ring") else "wrong"
+    parts.release()
     return found, cycles
 
 

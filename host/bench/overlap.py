@@ -1,10 +1,9 @@
 """What an all-reduce costs a matrix product that runs beside it on every package."""
 import numpy as np
 
-from cosim.golden import collectives as golden
 from host.bench import gemm
 from host.bench.allreduce import FORM
-from host.bench.ranks import numbers, open_system, put, release, same
+from host.bench.ranks import Summands, open_system
 from host.collectives import Group
 from host.isa import Format, Region
 from host.kernels.matmul import matmul
@@ -55,19 +54,16 @@ class Product:
 
 def beside(product, group, rng, *, reduce_first, together):
     """Cycles of the products and of an all-reduce beside them, and whether all bits are right."""
-    die = product.die
-    vectors = [numbers(rng, FORM, REDUCED_BYTES // 2) for _ in group.ranks]
-    buffers = [put(d, die, v) for d, v in zip(group.devices, vectors, strict=True)]
+    parts = Summands(group, FORM, REDUCED_BYTES // 2, rng, rails=1)
     made = product.prepare(together=together)
     if reduce_first:
-        handle, events = group.all_reduce(buffers, algorithm="ring"), product.start(made)
+        (handle,), events = group.all_reduce(parts.buffers, algorithm="ring"), product.start(made)
     else:
-        events, handle = product.start(made), group.all_reduce(buffers, algorithm="ring")
+        events, (handle,) = product.start(made), group.all_reduce(parts.buffers, algorithm="ring")
     cycles = [event.wait().cycles for event in events]
     reduced = handle.wait()
-    want = golden.all_reduce(vectors, "ring")
-    good = all(same(d, b, want) for d, b in zip(group.devices, buffers, strict=True))
-    release(group.devices, buffers)
+    good = parts.summed("ring")
+    parts.release()
     return cycles, reduced, good and product.right()
 
 

@@ -67,3 +67,25 @@ def same(device, buffer, want):
 def release(devices, buffers):
     for device, buffer in zip(devices, buffers, strict=True):
         device.free(buffer.address)
+
+
+class Summands:
+    """Random vectors of ranks, one on each rail, in buffers that an all-reduce sums in place."""
+
+    def __init__(self, group, form, count, rng, rails=None):
+        self.group = group
+        dies = [rail.die for rail in group.system.rails][:rails]
+        self.vectors = [[numbers(rng, form, count) for _ in group.ranks] for _ in dies]
+        self.buffers = [tuple(put(device, die, self.vectors[k][r]) for k, die in enumerate(dies))
+                        for r, device in enumerate(group.devices)]
+
+    def summed(self, algorithm):
+        """Whether every rank has the sums, bit for bit."""
+        wants = [golden.all_reduce(vectors, algorithm) for vectors in self.vectors]
+        return all(same(device, buffer, want)
+                   for device, own in zip(self.group.devices, self.buffers, strict=True)
+                   for buffer, want in zip(own, wants, strict=True))
+
+    def release(self):
+        for device, own in zip(self.group.devices, self.buffers, strict=True):
+            release([device] * len(own), own)

@@ -3,6 +3,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from host.bench.embed import FORMATS
 from host.bench.ranks import open_system
 from host.driver import Device
 from host.embed import cosine
@@ -12,13 +13,12 @@ from host.outcome import Outcome
 from host.parallel import Job, LayerError, OnePackage, Ranks
 from host.transport import open_package, package_rows, programs
 
-FORMATS = {"mxfp8": Format.E4M3, "mxfp4": Format.E2M1}
 SUMS = {"fp32": Format.FP32, "bf16": Format.BF16}
 LIMITS = 2, 8       # of ranks
 PARTS = ("compute", "communication", "overlapped", "neither")
 
 
-def made(package, weights="mxfp8", ranks=LIMITS[1], sums="bf16", pieces=2, **sizes):
+def job_of(package, weights="mxfp8", ranks=LIMITS[1], sums="bf16", pieces=2, **sizes):
     """The job that a user asks for; :exc:`LayerError` with one sentence if it cannot be."""
     if not LIMITS[0] <= ranks <= LIMITS[1]:
         raise LayerError(f"Ranks must be {LIMITS[0]} to {LIMITS[1]}, not {ranks}")

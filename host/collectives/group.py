@@ -9,7 +9,7 @@ from host.driver import DEFAULT_TIMEOUT, STREAMS
 from host.isa import Code, Format
 from host.network_isa import MESSAGE_ENGINE, NETWORK, Status
 
-LONGEST = (1 << 31) - 1  # cycles that a stream waits for another one [cycle]
+LONGEST = (1 << 31) - 1     # that a stream may wait for another one [cycle]
 WATCHDOG = 1_000_000    # cycles in which no entry of a program ends; this project's choice
 
 

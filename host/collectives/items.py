@@ -15,6 +15,7 @@ from itertools import zip_longest
 from host.collectives.lane import overlap
 from host.collectives.spans import Span
 from host.isa import LINE
+from host.network_isa import PLACES
 
 AHEAD = 4   # receives posted ahead; with their scales 8 of the 16 entries under way
 CHECK_BYTES = 16
@@ -93,8 +94,16 @@ class Check:
             self.lane.wait((self.buffer, self.places[peer]), self.words(peer, False)[0])
 
 
+def most_ahead(form):
+    """Receives posted ahead at most: beside them and the next one a send must have its entries.
+
+    A message of an MX format has two, as its scales are one of their own.
+    """
+    return PLACES // (2 if form.is_mx else 1) - 2
+
+
 def emit(lane, items, check=None, ahead=AHEAD):
-    """Append the entries of a list of items to a lane."""
+    """Append the entries of a list of items to a lane; ``ahead``: see :func:`most_ahead`."""
     elements = lane.elements
     used = [_touched(elements, item) for item in items]
     receives = [n for n, item in enumerate(items) if not empty(item.receive)]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from host.collectives import direct, doubling, ring, tree
 from host.collectives.cost import ALGORITHMS, Topology, choose
 from host.collectives.descriptor import Descriptor
-from host.collectives.items import AHEAD, Check, Item, emit
+from host.collectives.items import AHEAD, Check, Item, emit, most_ahead
 from host.collectives.lane import SCRATCH_LINES, Lane
 from host.collectives.order import Order, begin, finish
 from host.collectives.share import Share
@@ -127,7 +127,8 @@ def plan(kind, *, count, format=Format.FP32, ranks, rank, root=0, peer=None, alg
                                                             received))
         begin(lane, number, order, sequence)
         # In halves, what comes last is awaited before the sums are made: nobody finds no receive.
-        emit(lane, items, guard, max(AHEAD, ranks - 2) if halves else AHEAD)
+        emit(lane, items, guard, min(max(AHEAD, ranks - 2), most_ahead(elements.format))
+             if halves else AHEAD)
         built.append(lane)
         shares.append(share)
         checks.append(guard)

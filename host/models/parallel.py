@@ -18,8 +18,6 @@ from cosim.golden.function_tables import Function
 from cosim.golden.simd import Operation, narrow, simd, widen
 from host.models.minilm import EPSILON, Layer
 
-MATRICES = ("qkv", "out", "up", "down")
-
 
 @dataclass(frozen=True)
 class Sizes:

@@ -88,6 +88,20 @@ def test_a_direct_sum_in_halves_has_the_same_bits(n, pieces, format, count):
         assert sent * n == 2 * more     # 2 (n - 1) / n and n - 1 times the vector
 
 
+@pytest.mark.parametrize("format, count", [(Format.BF16, 64), (Format.E4M3, 2048)])
+@pytest.mark.parametrize("n", [12, 17, 24])
+def test_halves_leave_room_to_send_with_many_ranks(n, format, count):
+    """More peers than entries that are under way at a time."""
+    rng = np.random.default_rng(n)
+    x = [random_vector(rng, format, n * count) for _ in range(n)]
+    plans = plans_of("all_reduce", n, count=n * count, format=format, algorithm="direct",
+                     in_place=True, lanes=1, halves=True)
+    want = golden.all_reduce(x, "direct")
+    for rank in run("all_reduce", plans, x, format, name="output", seed=n,
+                    buffers={"output": n * count}):
+        assert rank.get("output", 0, n * count, format).same(want)
+
+
 @pytest.mark.parametrize("kind, algorithm", [("all_reduce", "ring"), ("reduce_scatter", "direct")])
 def test_halves_are_of_a_direct_sum(kind, algorithm):
     with pytest.raises(ValueError, match=f"direct all_reduce, not of {kind} by {algorithm}"):

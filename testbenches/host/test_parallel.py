@@ -9,6 +9,7 @@ from cosim.golden.formats import Format as NumberFormat
 from host.bench import tp
 from host.collectives import Port, Rail, System
 from host.driver import Device
+from host.embed import MATRICES
 from host.isa import Format
 from host.kernels import parallel as kernels
 from host.kernels.parallel import share_heads
@@ -63,7 +64,7 @@ def test_the_golden_model_is_near_the_layer_in_float64():
     job = Job(SMALL, ranks=1, sums=Format.FP32)
     layer = job.layer
     coded = replace(layer, **{name: golden.weight(getattr(layer, name), job.arithmetic(True))
-                              for name in model.MATRICES})
+                              for name in MATRICES})
     whole = golden.encoder_layer(golden.bits(job.input), coded, job.spans, SMALL.heads,
                                  model.EPSILON, job.arithmetic(True))
     np.testing.assert_array_equal(job.golden(), whole)
@@ -139,7 +140,7 @@ def test_wrong_stage_and_number_of_devices_and_size():
     with pytest.raises(LayerError, match="too large for the memory of a die"):
         OnePackage(Device(FakePackage(Configuration(sram_bytes=1 << 14))), Job(SMALL))
     with pytest.raises(LayerError, match="Weights must be mxfp8 on mtia300"):
-        tp.made("mtia300", "mxfp4")
+        tp.job_of("mtia300", "mxfp4")
 
 
 def test_parts_of_the_time():
